@@ -1,0 +1,179 @@
+"""The flags of `launch.eval`, and the config they describe."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import flags
+
+import weights
+from musc_jax.config import (
+    ABLATIONS,
+    MODALITIES,
+    POINT_NORMS,
+    VARIANTS,
+    AggregationConfig,
+    Config,
+    ConfigError,
+    GroupingConfig,
+    RescoringConfig,
+    ScoringConfig,
+)
+from musc_jax.data import DATASETS
+from musc_jax.models import Backbone
+
+_DEFAULT_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "musc_jax"
+_SAVE = ("maps", "images")
+
+# What is scored
+DATASET = flags.DEFINE_enum(
+    "dataset", "synthetic", list(DATASETS), "Dataset; synthetic is written on first use and needs no download."
+)
+DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the dataset; not needed for synthetic.")
+CATEGORIES = flags.DEFINE_list("categories", None, "Comma-separated categories; default all.")
+LIMIT = flags.DEFINE_integer("limit", None, "Use only the first so many samples of each category.", lower_bound=2)
+SKIP_BAD = flags.DEFINE_bool(
+    "skip_bad", False, "Leave out samples with unreadable files or without points, and list them, instead of ending."
+)
+MODALITY = flags.DEFINE_enum("modality", "rgb+points", list(MODALITIES), "What is looked at.")
+# With what
+BACKBONE = flags.DEFINE_enum(
+    "backbone", "dino_vitb8", [n for n in weights.BACKBONES if n != "point_mae"], "Image backbone."
+)
+WEIGHTS_RGB = flags.DEFINE_string(
+    "weights_rgb",
+    None,
+    "Image backbone's parameters: a file or folder, 'pretrained' or 'random'. Default pretrained; random for synthetic.",
+)
+WEIGHTS_POINTS = flags.DEFINE_string(
+    "weights_points", None, "Point-MAE's parameters: a file, 'pretrained' or 'random'. Default as --weights_rgb."
+)
+WEIGHTS_DIR = flags.DEFINE_string(
+    "weights_dir", None, "Where 'pretrained' looks first; then $MUSC_WEIGHTS_DIR and the cache."
+)
+ACTIVATION = flags.DEFINE_enum(
+    "activation", None, ["gelu", "quick_gelu"], "CLIP's activation; default gelu at 518, quick_gelu at other sizes."
+)
+DTYPE = flags.DEFINE_enum(
+    "dtype", "float32", ["float32", "bfloat16"], "Type the backbones multiply in; scoring is always float32."
+)
+# How
+VARIANT = flags.DEFINE_enum(
+    "variant",
+    "released",
+    list(VARIANTS),
+    "released: as the authors' program; paper: the equations as printed; v1: MuSc of 2024, images only.",
+)
+POINT_NORM = flags.DEFINE_enum(
+    "point_norm",
+    None,
+    list(POINT_NORMS),
+    "Batch norm of the point encoder: statistics of the one cloud, or those of the checkpoint. "
+    "Default cloud; checkpoint with --variant=paper.",
+)
+IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size", None, "Side of image, point map and anomaly map in pixels; default by backbone.", lower_bound=1
+)
+BLOCKS = flags.DEFINE_list(
+    "blocks", None, "0-based transformer blocks to use (of the image backbone, if there is one); default by backbone."
+)
+DEGREES = flags.DEFINE_list("degrees", ["1", "3", "5"], "Neighbourhood sizes of SNAMD.")
+INTERVAL = flags.DEFINE_float("interval", 0.3, "Share of the lowest scores that is averaged.")
+WINDOWS = flags.DEFINE_list("windows", None, "Windows of RsCon; default 1,7 (v1: 1,2,3).")
+K_ITER = flags.DEFINE_integer("k_iter", 80, "Points an expansion step of IPG adds.")
+CURVATURE_THRESHOLD = flags.DEFINE_float("curvature_threshold", 0.01, "Curvature from which a group is expanded.")
+NUM_GROUPS = flags.DEFINE_integer("num_groups", 1024, "Point groups of a cloud.")
+GROUP_SIZE = flags.DEFINE_integer("group_size", 128, "Points of a group.")
+ABLATE = flags.DEFINE_list(
+    "ablate", [], "Parts to switch off: " + "; ".join(f"{k} ({v})" for k, v in ABLATIONS.items()) + "."
+)
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the random weights and of the synthetic set.", lower_bound=0)
+# Where to
+OUTPUT_DIR = flags.DEFINE_string("output_dir", "results", "Where results are written.")
+CACHE_DIR = flags.DEFINE_string("cache_dir", str(_DEFAULT_CACHE), "Where derived files are kept.")
+SAVE = flags.DEFINE_list("save", [], "What to save besides scores and metrics: maps, images.")
+
+
+class Weights(NamedTuple):
+    """Where each backbone's parameters come from; None where it is not used."""
+
+    image: str | None
+    points: str | None
+
+
+def _numbers(name: str, values: list[str] | None) -> tuple[int, ...] | None:
+    if values is None:
+        return None
+    try:
+        return tuple(int(value) for value in values)
+    except ValueError:
+        raise ConfigError(
+            f"--{name}: expected whole numbers separated by commas, received {','.join(values)!r}"
+        ) from None
+
+
+def save_list() -> tuple[str, ...]:
+    """--save, checked."""
+    for name in SAVE.value:
+        if name not in _SAVE:
+            raise ConfigError(f"--save: expected a list of {', '.join(_SAVE)}; received {name!r}")
+    return tuple(sorted(set(SAVE.value)))
+
+
+def modality() -> str:
+    """--modality; version 1 looks at images unless told otherwise."""
+    if VARIANT.value == "v1" and not MODALITY.present:
+        return "rgb"
+    return MODALITY.value
+
+
+def weight_sources() -> Weights:
+    """Where the backbones' parameters come from."""
+    default = "random" if DATASET.value == "synthetic" else "pretrained"
+    return Weights(
+        image=(WEIGHTS_RGB.value or default) if modality() != "points" else None,
+        points=(WEIGHTS_POINTS.value or default) if modality() != "rgb" else None,
+    )
+
+
+def plain_config() -> Config:
+    """The config without backbones: every option checked before anything is loaded."""
+    windows = _numbers("windows", WINDOWS.value)
+    return Config(
+        variant=VARIANT.value,
+        modality=modality(),
+        image_size=IMAGE_SIZE.value,
+        blocks=_numbers("blocks", BLOCKS.value),
+        point_norm=POINT_NORM.value,
+        ablate=tuple(sorted(set(ABLATE.value))),
+        grouping=GroupingConfig(
+            num_groups=NUM_GROUPS.value,
+            group_size=GROUP_SIZE.value,
+            k_iter=K_ITER.value,
+            curvature_threshold=CURVATURE_THRESHOLD.value,
+        ),
+        aggregation=AggregationConfig(degrees=_numbers("degrees", DEGREES.value) or ()),
+        scoring=ScoringConfig(interval=INTERVAL.value),
+        rescoring=RescoringConfig(
+            windows=windows if windows is not None else (1, 2, 3) if VARIANT.value == "v1" else (1, 7)
+        ),
+    )
+
+
+def load_backbone(source: str, name: str, cache_dir: Path) -> Backbone:
+    """One backbone's parameters from where the flags say."""
+    activation = None
+    if name.startswith("clip"):
+        size = IMAGE_SIZE.value or weights.BACKBONES[name].image_size
+        activation = ACTIVATION.value or ("gelu" if size == 518 else "quick_gelu")
+    elif ACTIVATION.value and name != "point_mae":
+        raise ConfigError(f"--activation: only CLIP has a choice, received it with --backbone={name}; leave it out")
+    return weights.load(
+        source,
+        name,
+        weights_dir=WEIGHTS_DIR.value,
+        cache_dir=cache_dir / "weights",
+        seed=SEED.value,
+        dtype=DTYPE.value,
+        activation=activation,
+    )

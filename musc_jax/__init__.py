@@ -1,0 +1,57 @@
+"""musc-jax: samples of one product score each other, and what finds no match elsewhere is a defect.
+
+A JAX implementation of MuSc-V2 (Li, Xue, Zhou, TPAMI 2026). All functions are pure; none calls `jax.jit`, all can be
+jitted, vmapped and, where it makes sense, differentiated. They are written for one sample where that is natural.
+"""
+
+from musc_jax import metrics as metrics
+from musc_jax.aggregation import lnamd_grid, snamd_grid, snamd_points
+from musc_jax.crossmodal import (
+    align_modalities,
+    cross_modal_enhancement,
+    multimodal_scores,
+    patch_index,
+    rank_match,
+)
+from musc_jax.grouping import PointGroups, curvature, iterative_point_grouping
+from musc_jax.maps import gaussian_blur, interpolate_points, point_map, upsample_grid
+from musc_jax.mutual import all_pair_scores, interval_average, mutual_scores, pair_scores
+from musc_jax.neighbors import Neighbors, nearest_neighbors
+from musc_jax.rescoring import rescore
+from musc_jax.sampling import farthest_point_sampling
+
+__version__ = "0.1.0"
+
+__all__ = [
+    # Point groups (paper III-A)
+    "farthest_point_sampling",
+    "nearest_neighbors",
+    "Neighbors",
+    "curvature",
+    "iterative_point_grouping",
+    "PointGroups",
+    # Neighbourhood aggregation (III-B)
+    "snamd_grid",
+    "snamd_points",
+    "lnamd_grid",
+    # Mutual scoring (III-C)
+    "pair_scores",
+    "all_pair_scores",
+    "interval_average",
+    "mutual_scores",
+    # Cross-modal enhancement (III-C)
+    "rank_match",
+    "patch_index",
+    "align_modalities",
+    "cross_modal_enhancement",
+    "multimodal_scores",
+    # Re-scoring (III-D)
+    "rescore",
+    # Maps
+    "upsample_grid",
+    "interpolate_points",
+    "gaussian_blur",
+    "point_map",
+    # Metrics (host side)
+    "metrics",
+]

@@ -1,0 +1,110 @@
+"""Array conventions and safe primitives shared by the scoring functions.
+
+Each primitive names the failure it prevents. Everything here is internal: the public functions state their own contracts.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array | np.ndarray
+
+PRECISION = jax.lax.Precision.HIGHEST
+
+
+def as_float(x: Array) -> tuple[jax.Array, jnp.dtype]:
+    """Returns `x` in at least float32, and the dtype a result should be returned in.
+
+    float64 stays float64 under `jax.enable_x64` and becomes float32 otherwise. bfloat16 and float16 are widened for the
+    arithmetic: distances and means in half precision lose the small differences that a defect consists of.
+    """
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"expected floating point values, received {x.dtype}")
+    wide = x.dtype if x.dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
+    return x.astype(wide), x.dtype
+
+
+def same_dtype(*arrays: Array) -> tuple[jax.Array, ...]:
+    """Casts all to the widest of their dtypes, so that strict promotion has nothing to complain about."""
+    wide = [as_float(x)[0] for x in arrays]
+    dtype = max((x.dtype for x in wide), key=lambda dtype: dtype.itemsize)
+    return tuple(x.astype(dtype) for x in wide)
+
+
+def expect_shape(name: str, x: Array, shape: Sequence[int | None]) -> None:
+    """Raises a ValueError that states expected and received shape; None matches any size."""
+    received = np.shape(x)
+    if len(received) != len(shape) or any(want not in (None, got) for want, got in zip(shape, received, strict=True)):
+        expected = "(" + ", ".join("any" if s is None else str(s) for s in shape) + ")"
+        raise ValueError(f"{name}: expected shape {expected}, received {received}")
+
+
+def expect_variant(variant: str) -> None:
+    """Refuses a variant that is neither the released program's nor the paper's."""
+    if variant not in ("released", "paper"):
+        raise ValueError(f'variant: expected "released" or "paper", received {variant!r}')
+
+
+def points_and_mask(points: Array, valid: Array | None) -> tuple[jax.Array, jax.Array]:
+    """Returns finite float points (P, 3) and the mask (P,) of those that count.
+
+    Points behind the mask may hold anything, NaN included: they become 0, because NaN times 0 is still NaN.
+
+    Raises:
+        ValueError: The cloud has no point. Behind `jit` or `vmap` a mask has no value yet, and only its shape is checked.
+    """
+    expect_shape("points", points, (None, 3))
+    points, _ = as_float(points)
+    if valid is None:
+        mask = jnp.ones(points.shape[0], bool)
+    else:
+        expect_shape("valid", valid, (points.shape[0],))
+        mask = jnp.asarray(valid).astype(bool)
+    empty = points.shape[0] == 0
+    if not empty and valid is not None and not isinstance(mask, jax.core.Tracer):
+        empty = not bool(mask.any())
+    if empty:
+        raise ValueError("empty cloud: expected at least one valid point, received none")
+    return jnp.where(mask[:, None], points, 0), mask
+
+
+def square_side(num_tokens: int) -> int:
+    """The side of a square grid of tokens; ValueError when the tokens form none."""
+    side = math.isqrt(num_tokens)
+    if side * side != num_tokens or not side:
+        raise ValueError(f"tokens: expected a square grid, received {num_tokens} tokens")
+    return side
+
+
+def safe_sqrt(x: jax.Array) -> jax.Array:
+    """Square root with value and gradient 0 at 0 and below.
+
+    The plain one has an infinite gradient at 0, which becomes NaN as soon as it meets a zero, and a squared distance
+    computed in float32 may come out slightly negative.
+    """
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
+
+
+def safe_norm(x: jax.Array, *, keepdims: bool = False) -> jax.Array:
+    """Euclidean norm over the last axis with gradient 0 at the zero vector."""
+    return safe_sqrt(jnp.sum(x * x, axis=-1, keepdims=keepdims))
+
+
+def unit(x: jax.Array) -> jax.Array:
+    """x / ||x|| over the last axis; the zero vector stays zero (floor 1e-12, as PyTorch's normalize)."""
+    return x / jnp.maximum(safe_norm(x, keepdims=True), 1e-12)
+
+
+def smallest(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """The k smallest of the last axis, ascending, ties by position: (values, indices), each (..., k).
+
+    The barrier keeps XLA:CPU on its TopK routine: when the two outputs are sliced differently further on, it otherwise
+    rewrites the call into a full sort, thirty times slower.
+    """
+    negated, indices = jax.lax.optimization_barrier(tuple(jax.lax.top_k(-values, k)))
+    return -negated, indices

@@ -1,0 +1,7 @@
+"""Samples from disk: one module per dataset layout behind `open_dataset`."""
+
+from musc_jax.data.dataset import Dataset
+from musc_jax.data.registry import DATASETS, open_dataset
+from musc_jax.data.sample import DataError, Sample
+
+__all__ = ["DATASETS", "DataError", "Dataset", "Sample", "open_dataset"]

@@ -1,0 +1,111 @@
+"""Derived files outside the dataset: whole or absent, checked when read, safe to be killed at.
+
+Everything is written under a temporary name in its final folder and renamed. A temporary name tells
+which process on which machine made it, so that what a killed process left can be told from what a
+living one is writing.
+"""
+
+import hashlib
+import io
+import os
+import shutil
+import socket
+import uuid
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+# A process id returns after a restart (in a container often at once): the random part tells this
+# run's temporary names from those of an earlier one with the same id.
+_RUN = uuid.uuid4().hex[:8]
+_HOST = "".join(c if c.isalnum() else "_" for c in socket.gethostname()) or "host"
+_SUFFIX = ".part"
+
+
+@contextmanager
+def temporary(target: Path) -> Iterator[Path]:
+    """Give a temporary name beside `target` for a file or folder; remove it if it still exists.
+
+    The block writes there and renames. Leaving the block, by an exception too, leaves no trace of
+    what was not renamed.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    name = f".{target.name}~{_HOST}~{os.getpid()}~{_RUN}~{uuid.uuid4().hex[:8]}{_SUFFIX}"
+    path = target.with_name(name)
+    try:
+        yield path
+    finally:
+        _remove(path)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files and folders in `folder` whose process no longer runs.
+
+    Those of other machines, which may share the folder, and of living processes are left alone.
+    """
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.glob(f".*~*~*~*~*{_SUFFIX}")):
+        host, process, run = path.name.rsplit("~", 4)[1:4]
+        if host == _HOST and process.isdigit() and _is_over(int(process), run):
+            _remove(path)
+
+
+def write_arrays(path: Path, key: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays to `path` so that `read_arrays` with the same key gives them back.
+
+    The file is a SHA-256 digest of key and content, followed by the content in NumPy's zip format.
+    """
+    buffer = io.BytesIO()
+    np.savez(buffer, **dict(arrays))  # type: ignore[arg-type]
+    content = buffer.getvalue()
+    with temporary(path) as part:
+        with part.open("wb") as file:
+            file.write(_digest(key, content))
+            file.write(content)
+        part.replace(path)
+
+
+def read_arrays(path: Path, key: str) -> dict[str, np.ndarray] | None:
+    """Read what `write_arrays` wrote; None if it is missing, damaged or belongs to another key."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    digest, content = data[:32], data[32:]
+    if digest != _digest(key, content):
+        return None
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            return dict(archive)
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return None
+
+
+def _digest(key: str, content: bytes) -> bytes:
+    """Bind content and key, so that a file moved to another key's name is not trusted either."""
+    return hashlib.sha256(key.encode() + b"\n" + content).digest()
+
+
+def _is_over(process: int, run: str) -> bool:
+    if process == os.getpid():
+        return run != _RUN
+    if os.name != "posix":
+        return False  # os.kill would end the process there instead of asking after it
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False  # alive, but somebody else's
+    return False
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

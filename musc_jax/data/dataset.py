@@ -1,0 +1,199 @@
+"""What every reader hands out: categories of samples that were checked before any work starts."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from musc_jax.data.loading import map_ahead
+from musc_jax.data.sample import DataError, Sample
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A sample that passed its checks.
+
+    Attributes:
+        name: unique in its category.
+        digest: over the bytes of its files and whatever else decides what `read` gives.
+        read: loads the sample at a working size; raises `DataError` if a file has changed since.
+    """
+
+    name: str
+    digest: str
+    read: Callable[[int], Sample]
+
+
+class Checked(NamedTuple):
+    """What checking a sample found; `entry` is None if and only if there are `faults`."""
+
+    entry: Entry | None
+    faults: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class Candidate(NamedTuple):
+    """A sample found on disk, not yet looked into. `check` may run in any thread."""
+
+    name: str
+    check: Callable[[], Checked]
+
+
+class Fault(NamedTuple):
+    """A line of the report; the fields before it decide the order."""
+
+    category: str
+    position: int
+    line: str
+
+
+class Dataset:
+    """Samples by category, each of them checked, loaded on demand.
+
+    Attributes:
+        name: the dataset's.
+        categories: names of the categories.
+        skipped: by category, the names of samples left out because of a fault.
+        warnings: oddities that stopped nothing, and why samples were skipped.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        entries: Mapping[str, Sequence[Entry]],
+        *,
+        skipped: Mapping[str, Sequence[str]] | None = None,
+        warnings: Sequence[str] = (),
+    ):
+        self.name = name
+        self._entries = {category: tuple(found) for category, found in entries.items()}
+        self.categories = tuple(self._entries)
+        self.skipped = {c: tuple((skipped or {}).get(c, ())) for c in self.categories}
+        self.warnings = list(warnings)
+
+    def names(self, category: str) -> tuple[str, ...]:
+        """Names of a category's samples, in the order of their indices."""
+        return tuple(entry.name for entry in self._of(category))
+
+    def digest(self, category: str) -> str:
+        """SHA-256 over everything in the files that decides a category's samples.
+
+        Equal for equal content wherever the tree lies; other for another modality, selection of
+        samples or rule of cleaning.
+        """
+        listing = [[entry.name, entry.digest] for entry in self._of(category)]
+        return hashlib.sha256(json.dumps([category, listing]).encode()).hexdigest()
+
+    def load(self, category: str, index: int, *, size: int) -> Sample:
+        """Load one sample at a working size.
+
+        Raises:
+            DataError: a file has changed or vanished since the dataset was opened.
+        """
+        return self._of(category)[index].read(size)
+
+    def samples(self, category: str, *, size: int, workers: int = 2, ahead: int = 8) -> Iterator[Sample]:
+        """Load a category's samples in order, up to `ahead` of them in advance in threads.
+
+        Closing the iterator ends the threads. What `load` raises is raised in its sample's place.
+        """
+        entries = self._of(category)
+        return map_ahead(lambda entry: entry.read(size), entries, workers=workers, ahead=ahead)
+
+    def _of(self, category: str) -> tuple[Entry, ...]:
+        if category not in self._entries:
+            known = ", ".join(self.categories)
+            raise ValueError(f"no category {category!r} in {self.name}; there are: {known}")
+        return self._entries[category]
+
+
+def assemble(
+    name: str,
+    candidates: Mapping[str, Sequence[Candidate]],
+    *,
+    faults: Sequence[Fault] = (),
+    warnings: Sequence[str] = (),
+    limit: int | None = None,
+    skip_bad: bool = False,
+    workers: int = 2,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Check every sample that will be used and make the dataset of those that are sound.
+
+    Args:
+        name: the dataset's.
+        candidates: by category, in the order of their indices.
+        faults: what was found before, of whole categories.
+        warnings: oddities found before.
+        limit: take only the first so many samples of each category, sound or not.
+        skip_bad: leave faulty samples out and list them instead of refusing the dataset.
+        workers: threads that check.
+        progress: told how many samples are checked.
+
+    Raises:
+        DataError: one report with all that is wrong with all categories.
+        ValueError: `limit` is less than 1.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1, received {limit}")
+    taken = {category: tuple(found[:limit]) for category, found in candidates.items()}
+    jobs = [candidate for found in taken.values() for candidate in found]
+    results = iter(_check_all(jobs, workers, progress))
+    report, notes = list(faults), list(warnings)
+    entries: dict[str, list[Entry]] = {}
+    skipped: dict[str, list[str]] = {}
+    for category, found in taken.items():
+        sound: list[Entry] = []
+        bad: list[Fault] = []
+        skipped[category] = []
+        for position, candidate in enumerate(found):
+            checked = next(results)
+            notes.extend(checked.warnings)
+            if checked.entry is not None:
+                sound.append(checked.entry)
+                continue
+            skipped[category].append(candidate.name)
+            bad.extend(Fault(category, position, line) for line in checked.faults)
+        entries[category] = sound
+        if skip_bad and len(sound) >= 2:
+            notes.extend(f"skipped {category} {fault.line}" for fault in bad)
+            continue
+        report.extend(bad)
+        if len(sound if skip_bad else found) < 2:
+            report.append(Fault(category, -1, _too_few(name, category, len(sound), limit)))
+    if report:
+        raise DataError(_text(name, report))
+    return Dataset(name, entries, skipped=skipped, warnings=notes)
+
+
+def _check_all(jobs: Sequence[Candidate], workers: int, progress: Progress | None) -> list[Checked]:
+    # All of them, although some may stop the run: the report names every fault at once.
+    if progress is not None:
+        progress("check samples", 0, len(jobs))
+    results: list[Checked] = []
+    for checked in map_ahead(lambda job: job.check(), jobs, workers=workers, ahead=4 * workers):
+        results.append(checked)
+        if progress is not None:
+            progress("check samples", len(results), len(jobs))
+    return results
+
+
+def _too_few(name: str, category: str, count: int, limit: int | None) -> str:
+    way_out = "add samples" if limit is None or limit >= 2 else "raise the limit"
+    samples = "1 sample" if count == 1 else f"{count} samples"
+    return (
+        f"{name} {category}: {samples} to score, but samples score each other, so a category "
+        f"needs at least 2; {way_out} or leave the category out"
+    )
+
+
+def _text(name: str, report: Sequence[Fault]) -> str:
+    lines = [fault.line for fault in sorted(report)]
+    if len(lines) == 1:
+        return lines[0]
+    head = f"{len(lines)} problems in dataset {name} (skip_bad leaves faulty samples out):"
+    return "\n".join([head, *(f"  {line}" for line in lines)])

@@ -1,0 +1,33 @@
+"""One sample as the rest of the library sees it, and the error that every reader raises."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float32, UInt8
+
+
+class DataError(ValueError):
+    """Bad input data; its text is a complete report, every line naming a file and the way out."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One sample, resized to a square of side `size`.
+
+    Attributes:
+        name: unique in its category, for example `"000"`; fit to be a file name.
+        image: RGB, 0 to 255. It stays 8-bit: a quarter of the bytes to move to a device.
+        points: metres; (0, 0, 0) where there is no point. None in modality `"rgb"`.
+        gt_mask: True on defects. None where the dataset has no mask for this sample.
+        gt_label: 1 defective, 0 good, by the full-size mask (a defect too small to survive the
+            resizing still counts). None where unknown.
+        image_path: the file that the image came from.
+    """
+
+    name: str
+    image: UInt8[np.ndarray, "size size 3"]
+    points: Float32[np.ndarray, "size size 3"] | None
+    gt_mask: Bool[np.ndarray, "size size"] | None
+    gt_label: int | None
+    image_path: Path

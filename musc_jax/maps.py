@@ -1,0 +1,221 @@
+"""From token scores to pixel maps: upsampling, interpolation over points, blur."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from musc_jax._arrays import (
+    PRECISION,
+    Array,
+    as_float,
+    expect_shape,
+    points_and_mask,
+    safe_norm,
+    same_dtype,
+    smallest,
+)
+from musc_jax.neighbors import Blocks, box_distances, spatial_blocks
+
+_CENTERS_PER_POINT = 3
+# Blocks of points look at so many centres; a block that is not certified looks at all of them.
+_VISITED_CENTERS = 48
+
+
+def _apply(rows: np.ndarray, image: jax.Array, columns: np.ndarray) -> jax.Array:
+    """rows @ image @ columns^T: a linear filter along both axes."""
+    rows, columns = (jnp.asarray(x, image.dtype) for x in (rows, columns))
+    half = jnp.matmul(rows, image, precision=PRECISION)
+    return jnp.matmul(half, columns.T, precision=PRECISION)
+
+
+def _align_corners_weights(size: int, cells: int) -> np.ndarray:
+    """(size, cells) bilinear weights; the first and last pixel fall on the first and last cell."""
+    position = np.linspace(0, cells - 1, size) if size > 1 else np.zeros(1)
+    distance = np.abs(position[:, None] - np.arange(cells)[None])
+    return np.maximum(0, 1 - distance)
+
+
+def upsample_grid(grid: Float[Array, "h w"], size: int) -> Float[jax.Array, "size size"]:
+    """Bilinear upsampling with aligned corners.
+
+    Args:
+        grid: Patch scores.
+        size: Side of the result in pixels (static).
+
+    Returns:
+        The map in the dtype of `grid`. (`jax.image.resize` does not align corners.)
+
+    Raises:
+        ValueError: No grid, a size below 1.
+    """
+    expect_shape("grid", grid, (None, None))
+    if size < 1 or 0 in grid.shape:
+        raise ValueError(f"size: expected a grid and at least 1 pixel, received {grid.shape} and {size}")
+    wide, dtype = as_float(grid)
+    rows, columns = (_align_corners_weights(size, cells) for cells in wide.shape)
+    return _apply(rows, wide, columns).astype(dtype)
+
+
+def _three_nearest(blocks: Blocks, centers: jax.Array) -> jax.Array:
+    """Indices (B, 64, 3) of the 3 nearest centres of every point, exact.
+
+    The dual of the neighbour search: a block's box bounds the distance of its points to every centre, so a block looks
+    only at the centres nearest to its box.
+    """
+    num_centers = len(centers)
+    k = min(_CENTERS_PER_POINT, num_centers)
+    visited = min(_VISITED_CENTERS, num_centers)
+
+    def nearest(points: jax.Array, among: jax.Array) -> tuple[jax.Array, jax.Array]:
+        difference = points[:, None] - centers[among][None]
+        squared = difference[..., 0] ** 2 + difference[..., 1] ** 2 + difference[..., 2] ** 2
+        slots, last = [], None
+        # Three passes of a plain minimum beat a top_k of so few out of so few.
+        for _ in range(k):
+            last = squared.min(axis=1, keepdims=True)
+            slot = jnp.min(jnp.where(squared == last, jnp.arange(len(among))[None], len(among)), axis=1)
+            slots.append(slot)
+            squared = jnp.where(jnp.arange(len(among))[None] == slot[:, None], jnp.inf, squared)
+        return among[jnp.stack(slots, axis=-1)], last[:, 0]
+
+    def one_block(block: tuple) -> tuple[jax.Array, jax.Array]:
+        points, valid, bounds = block
+        bound, among = smallest(bounds, min(visited + 1, num_centers))
+        index, third = nearest(points, jnp.sort(among[:visited]))
+        if visited == num_centers:
+            return index, jnp.array(True)
+        return index, jnp.all(jnp.where(valid, third * (1 + 1e-5) < bound[visited], True))
+
+    bounds = box_distances(centers, blocks).T
+    index, certified = jax.lax.map(one_block, (blocks.points, blocks.valid, bounds), batch_size=16)
+    todo = jnp.argsort(certified)
+
+    def repeat(state: tuple) -> tuple:
+        done, index = state
+        row = todo[done]
+        return done + 1, index.at[row].set(nearest(blocks.points[row], jnp.arange(num_centers, dtype=index.dtype))[0])
+
+    open_ = jnp.sum(~certified)
+    return jax.lax.while_loop(lambda s: s[0] < open_, repeat, (jnp.zeros_like(open_), index))[1]
+
+
+def interpolate_points(
+    points: Float[Array, "P 3"],
+    centers: Float[Array, "G 3"],
+    values: Float[Array, "G"],
+    *,
+    valid: Bool[Array, "P"] | None = None,
+) -> Float[jax.Array, "P"]:
+    """Each point takes the mean of the values of its 3 nearest centres, weighted by 1 / (d^2 + 1e-8).
+
+    Args:
+        points: Where values are wanted. Invalid points may hold anything, NaN included, and get 0.
+        centers: Group centres, in the unit of the points.
+        values: A score for each group. With fewer than 3 groups all of them are used.
+        valid: Which points count; all by default.
+
+    Returns:
+        Values in the dtype of `values`; differentiable with respect to all three.
+
+    Raises:
+        ValueError: Wrong shapes, no centre, an empty cloud.
+    """
+    expect_shape("centers", centers, (None, 3))
+    expect_shape("values", values, (centers.shape[0],))
+    if centers.shape[0] < 1:
+        raise ValueError("centers: expected at least one group, received none")
+    points, mask = points_and_mask(points, valid)
+    dtype = as_float(values)[1]
+    points, centers, values = same_dtype(points, centers, values)
+
+    blocks = spatial_blocks(jax.lax.stop_gradient(points), mask)
+    by_block = _three_nearest(blocks, jax.lax.stop_gradient(centers))
+    # The last block may hold the last point several times, each time with the same answer.
+    index = jnp.zeros((len(points), by_block.shape[-1]), by_block.dtype)
+    index = index.at[blocks.index.reshape(-1)].set(by_block.reshape(-1, by_block.shape[-1]))
+
+    distance = safe_norm(centers[index] - points[:, None])
+    weight = 1 / (distance**2 + 1e-8)
+    weight = weight / weight.sum(axis=1, keepdims=True)
+    return jnp.where(mask, (weight * values[index]).sum(axis=1), 0).astype(dtype)
+
+
+def _box_blur_weights(length: int, radius: float) -> np.ndarray:
+    """(length, length) weights of one box pass: fractional ends, edges extended."""
+    whole = int(radius)
+    inner = 1 / (2 * radius + 1)
+    ends = (1 - (2 * whole + 1) * inner) / 2
+    weights = np.zeros((length, length))
+    rows = np.arange(length)
+    for offset in range(-whole - 1, whole + 2):
+        column = np.clip(rows + offset, 0, length - 1)
+        np.add.at(weights, (rows, column), ends if abs(offset) == whole + 1 else inner)
+    return weights
+
+
+def gaussian_blur(image: Float[Array, "H W"], *, sigma: float = 4.0) -> Float[jax.Array, "H W"]:
+    """Gaussian blur as Pillow computes it: 3 box passes an axis, fractional box ends, edges extended.
+
+    Args:
+        image: Any values.
+        sigma: Standard deviation in pixels (Pillow's "radius"); 0 changes nothing.
+
+    Returns:
+        The blurred image in the dtype of `image`, without Pillow's rounding to 8 bits between passes.
+
+    Raises:
+        ValueError: No image, a negative sigma.
+    """
+    expect_shape("image", image, (None, None))
+    if sigma < 0 or 0 in image.shape:
+        raise ValueError(f"sigma: expected an image and at least 0, received {image.shape} and {sigma}")
+    wide, dtype = as_float(image)
+    passes = 3
+    variance = sigma**2 / passes
+    # The widest whole box below that variance, and the share of the next pixel that makes up for the rest.
+    whole = math.floor((math.sqrt(12 * variance + 1) - 1) / 2)
+    share = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
+    rows, columns = (np.linalg.matrix_power(_box_blur_weights(length, whole + share), passes) for length in wide.shape)
+    return _apply(rows, wide, columns).astype(dtype)
+
+
+def point_map(
+    points: Float[Array, "P 3"],
+    pixels: Int[Array, "P"],
+    centers: Float[Array, "G 3"],
+    values: Float[Array, "G"],
+    *,
+    size: int,
+    sigma: float = 4.0,
+    valid: Bool[Array, "P"] | None = None,
+) -> Float[jax.Array, "size size"]:
+    """Anomaly map of a cloud: group scores interpolated to its points, written at their pixels, blurred.
+
+    Args:
+        points: The cloud; invalid points may hold anything.
+        pixels: Flat pixel of each point, row * size + column.
+        centers: Group centres.
+        values: Group scores.
+        size: Side of the map in pixels (static).
+        sigma: Of the blur, in pixels.
+        valid: Which points count; all by default.
+
+    Returns:
+        The map in the dtype of `values`; 0, before the blur, where there is no point. The released program passes
+        through 8 bits at the blur; this does not.
+
+    Raises:
+        ValueError: Wrong shapes, no centre, an empty cloud, a size below 1.
+    """
+    expect_shape("pixels", pixels, (points.shape[0],))
+    if size < 1:
+        raise ValueError(f"size: expected at least 1 pixel, received {size}")
+    at_points = interpolate_points(points, centers, values, valid=valid)
+    pixels = jnp.asarray(pixels)
+    if valid is not None:
+        pixels = jnp.where(jnp.asarray(valid).astype(bool), pixels, size * size)
+    image = jnp.zeros(size * size, at_points.dtype).at[pixels].set(at_points, mode="drop")
+    return gaussian_blur(image.reshape(size, size), sigma=sigma)

@@ -1,0 +1,189 @@
+"""The composition: samples -> features -> patch scores -> maps -> results. What `launch.eval` calls.
+
+from musc_jax import Config, pipeline
+import weights
+config = Config.released(modality="rgb", image_backbone=weights.load("dino-vitb8", "dino_vitb8"))
+results = pipeline.score(samples, config)
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from musc_jax.config import Config
+from musc_jax.crossmodal import multimodal_scores
+from musc_jax.data.sample import Sample
+from musc_jax.features import Features, Progress, extract, patches_of_groups
+from musc_jax.maps import point_map, upsample_grid
+from musc_jax.mutual import mutual_scores
+from musc_jax.programs import Programs
+from musc_jax.rescoring import rescore
+
+
+class PatchScores(NamedTuple):
+    """Patch scores, the mean over the stages (paper eq. 9)."""
+
+    image: Float[jax.Array, "N M2"] | None
+    points: Float[jax.Array, "N M3"] | None
+
+
+class Results(NamedTuple):
+    """What N samples say about each other."""
+
+    samples: list[Sample]
+    """As read, without point maps."""
+    pred_scores: Float[np.ndarray, "N"]
+    """Sample scores, higher is more defective: re-scored, in [0, 1]; without re-scoring equal to `max_scores`."""
+    max_scores: Float[np.ndarray, "N"]
+    """Maxima of the anomaly maps, before re-scoring."""
+    anomaly_maps: Float[np.ndarray, "N S S"]
+    patch_scores: PatchScores
+
+
+def score_patches(
+    features: Features, config: Config, programs: Programs, *, progress: Progress | None = None
+) -> PatchScores:
+    """Mutual scores of all patches, averaged over the stages (paper III-C)."""
+    interval = 1.0 if "ia" in config.ablate else config.scoring.interval
+    image, points = features.image, features.points
+    count = len((image or points).stages)  # type: ignore[union-attr]
+    total: tuple[jax.Array, ...] | None = None
+    for stage in range(count):
+        if image and points:
+            scores = programs.run(
+                "mutual scoring",
+                multimodal_scores,
+                image.stages[stage],
+                points.stages[stage],
+                patches_of_groups(features, config),
+                interval=interval,
+                variant=config.variant,
+                enhancement="cae" not in config.ablate,
+                trust="trust" not in config.ablate,
+            )
+        else:
+            own = (image or points).stages[stage]  # type: ignore[union-attr]
+            scores = (programs.run("mutual scoring", mutual_scores, own, interval=interval),)
+        total = scores if total is None else tuple(a + b for a, b in zip(total, scores, strict=True))
+        if progress:
+            progress("mutual scoring", stage + 1, count)
+    assert total is not None
+    mean = [x / count for x in total]
+    return PatchScores(mean[0] if image else None, mean[-1] if points else None)
+
+
+def _image_map(scores: jax.Array, *, size: int) -> jax.Array:
+    side = round(scores.shape[0] ** 0.5)
+    return upsample_grid(scores.reshape(side, side), size)
+
+
+def _point_map(points: jax.Array, valid: jax.Array, centers: jax.Array, values: jax.Array, *, size: int) -> jax.Array:
+    return point_map(points, jnp.arange(size * size), centers, values, size=size, valid=valid)
+
+
+def make_maps(
+    features: Features,
+    scores: PatchScores,
+    config: Config,
+    programs: Programs,
+    *,
+    progress: Progress | None = None,
+) -> Float[np.ndarray, "N S S"]:
+    """Anomaly maps; with both modalities the sum of theirs."""
+    size = config.image_size
+    assert size is not None
+    count = len(scores.image if scores.image is not None else scores.points)  # type: ignore[arg-type]
+    maps = np.zeros((count, size, size), np.float32)
+    for i in range(count):
+        if scores.image is not None:
+            maps[i] += np.asarray(programs.run("maps", _image_map, scores.image[i], size=size))
+        if scores.points is not None and features.points is not None:
+            cloud = features.points
+            maps[i] += np.asarray(
+                programs.run(
+                    "maps",
+                    _point_map,
+                    cloud.points[i],
+                    cloud.valid[i],
+                    cloud.centers[i],
+                    scores.points[i],
+                    size=size,
+                )
+            )
+        if progress:
+            progress("maps", i + 1, count)
+    return maps
+
+
+def salient_features(features: Features, scores: PatchScores) -> Float[jax.Array, "N D"]:
+    """The feature of each sample's highest-scoring token at the second-to-last stage (paper eq. 12-13).
+
+    Image and point parts are concatenated. Version 1 compares image embeddings instead.
+    """
+    if features.image is not None and features.image.embedding is not None:
+        return features.image.embedding
+    parts = []
+    for modality, own in ((features.image, scores.image), (features.points, scores.points)):
+        if modality is not None and own is not None:
+            stage = modality.stages[max(0, len(modality.stages) - 2)]
+            parts.append(stage[jnp.arange(len(own)), jnp.argmax(own, axis=1)])
+    return jnp.concatenate(parts, axis=1)
+
+
+def classify(
+    features: Features,
+    scores: PatchScores,
+    maps: Float[np.ndarray, "N S S"],
+    config: Config,
+    programs: Programs,
+) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]]:
+    """(pred_scores, max_scores): sample scores after and before RsCon (paper III-D)."""
+    highest = maps.max(axis=(1, 2))
+    if "rescoring" in config.ablate:
+        return highest, highest
+    windows = (len(maps),) if "window" in config.ablate else config.rescoring.windows
+    rescored = programs.run(
+        "re-scoring",
+        rescore,
+        highest,
+        salient_features(features, scores),
+        windows=tuple(windows),
+        variant="paper" if config.variant == "paper" else "released",
+    )
+    return np.asarray(rescored), highest
+
+
+def score(
+    samples: Iterable[Sample],
+    config: Config,
+    *,
+    programs: Programs | None = None,
+    progress: Progress | None = None,
+) -> Results:
+    """Scores N unlabeled samples of one product by each other (MuSc-V2).
+
+    Args:
+        samples: At least 2, of the config's image size; a list, or a generator that loads them as they are needed.
+        config: What to compute and with which backbones.
+        programs: Pass one object to several calls to compile once and to read the times; by default a new one.
+        progress: Called with (stage, done, total).
+
+    Returns:
+        Scores and maps in the order of the samples.
+
+    Raises:
+        ConfigError: Options that contradict each other or a missing backbone.
+        ValueError: Fewer than 2 samples, or one that does not fit; names the sample.
+    """
+    config = config.resolved()
+    programs = programs or Programs()
+    total = len(samples) if hasattr(samples, "__len__") else None
+    features, seen = extract(samples, config, programs, total=total, progress=progress)
+    patch_scores = score_patches(features, config, programs, progress=progress)
+    maps = make_maps(features, patch_scores, config, programs, progress=progress)
+    pred_scores, max_scores = classify(features, patch_scores, maps, config, programs)
+    return Results(seen, pred_scores, max_scores, maps, patch_scores)

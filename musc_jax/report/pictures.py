@@ -1,0 +1,113 @@
+"""Pictures: image, ground truth and heat overlay side by side, one colour scale for a whole category."""
+
+import io
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+_TILE = 320
+_GAP, _TOP, _BAR = 10, 54, 78
+_INK, _PAPER, _WARN = (24, 24, 27), (255, 255, 255), (176, 32, 32)
+_TRUTH = np.array((60, 220, 90), np.float64)
+# Anchors of a dark-to-bright heat scale whose lightness rises evenly, so that it also reads in grey.
+_HEAT = np.array(
+    [(20, 11, 53), (101, 21, 110), (187, 55, 84), (237, 105, 37), (251, 180, 26), (252, 255, 164)], np.float64
+)
+
+
+def color_scale(maps: Float[np.ndarray, "N S S"]) -> tuple[float, float]:
+    """The one colour scale of a category: from the median of all its pixels to their maximum.
+
+    Scaling each picture by its own maximum would make every good part glow somewhere.
+    """
+    low, high = float(np.median(maps)), float(maps.max())
+    return low, max(high, low + 1e-12)
+
+
+def heat(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape 3"]:
+    """Colours 0 to 255 of values 0 to 1."""
+    position = np.clip(values, 0, 1) * (len(_HEAT) - 1)
+    return np.stack([np.interp(position, np.arange(len(_HEAT)), channel) for channel in _HEAT.T], axis=-1)
+
+
+def _overlay(image: np.ndarray, anomaly_map: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
+    """Heat over the image; it covers more the hotter it is, so that normal surface stays visible."""
+    level = np.clip((anomaly_map.astype(np.float64) - scale[0]) / (scale[1] - scale[0]), 0, 1)
+    opacity = (0.85 * level**0.75)[..., None]
+    return image * (1 - opacity) + heat(level) * opacity
+
+
+def _outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The image, dimmed, with defects at full brightness inside a green line."""
+    line = ndimage.binary_dilation(mask, iterations=max(1, len(mask) // 112)) & ~mask
+    dimmed = np.where(mask[..., None], image, 0.45 * image)
+    return np.where(line[..., None], _TRUTH, dimmed)
+
+
+def _tile(pixels: np.ndarray) -> Image.Image:
+    tile = Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+    return tile.resize((_TILE, _TILE), Image.Resampling.LANCZOS)
+
+
+def sample_picture(
+    image: UInt8[np.ndarray, "S S 3"],
+    gt_mask: Bool[np.ndarray, "S S"] | None,
+    anomaly_map: Float[np.ndarray, "S S"],
+    *,
+    scale: tuple[float, float],
+    name: str,
+    pred_score: float,
+    gt_label: int | None,
+    note: str | None = None,
+) -> Image.Image:
+    """One sample as a row of three tiles with titles and a colour bar.
+
+    Args:
+        image: What was scored.
+        gt_mask: True on defects; None where there is no mask.
+        anomaly_map: Its map.
+        scale: (low, high) values of the colour bar's ends, from `color_scale` over the whole category.
+        name: The sample's name.
+        pred_score: Its score.
+        gt_label: 1 defective, 0 good, None unknown.
+        note: A remark drawn in red, such as that the weights are random.
+    """
+    plain = image.astype(np.float64)
+    truth = plain * 0.45 if gt_mask is None else _outlined(plain, gt_mask)
+    tiles = (("image", plain), ("ground truth", truth), ("anomaly map", _overlay(plain, anomaly_map, scale)))
+    bottom = 26 if note else 8
+    canvas = Image.new("RGB", (_GAP + 3 * (_TILE + _GAP) + _BAR, _TOP + _TILE + bottom), _PAPER)
+    draw = ImageDraw.Draw(canvas)
+    large, small = ImageFont.load_default(size=18), ImageFont.load_default(size=14)
+    label = {0: "good", 1: "defective", None: "label unknown"}[gt_label]
+    draw.text((_GAP, 6), f"{name}   pred_score {pred_score:.4f}   {label}", _INK, font=large)
+    for i, (title, pixels) in enumerate(tiles):
+        left = _GAP + i * (_TILE + _GAP)
+        draw.text((left, _TOP - 20), title, _INK, font=small)
+        canvas.paste(_tile(pixels), (left, _TOP))
+    if gt_mask is None:
+        draw.text((2 * _GAP + _TILE + 8, _TOP + 8), "no mask", _PAPER, font=small)
+    _color_bar(canvas, draw, scale, small)
+    if note:
+        draw.text((_GAP, _TOP + _TILE + 5), note, _WARN, font=small)
+    return canvas
+
+
+def _color_bar(canvas: Image.Image, draw: ImageDraw.ImageDraw, scale: tuple[float, float], font: object) -> None:
+    left = _GAP + 3 * (_TILE + _GAP)
+    ramp = heat(np.linspace(1, 0, _TILE)[:, None].repeat(14, axis=1))
+    canvas.paste(Image.fromarray(np.rint(ramp).astype(np.uint8)), (left, _TOP))
+    for share in (0.0, 0.5, 1.0):
+        value = scale[0] + share * (scale[1] - scale[0])
+        top = _TOP + (1 - share) * (_TILE - 1)
+        draw.line((left + 14, top, left + 18, top), _INK)
+        draw.text((left + 21, np.clip(top - 9, _TOP - 2, _TOP + _TILE - 16)), f"{value:.3g}", _INK, font=font)
+
+
+def png_bytes(picture: Image.Image) -> bytes:
+    """The picture as a PNG file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()

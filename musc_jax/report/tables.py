@@ -1,0 +1,87 @@
+"""Plain-text tables and CSV of metrics and times."""
+
+import csv
+import io
+from collections.abc import Mapping
+
+Metrics = Mapping[str, float | None]
+
+# key, heading above, heading
+COLUMNS = (
+    ("image_AUROC", "image", "AUROC"),
+    ("image_F1Max", "image", "F1-max"),
+    ("image_AP", "image", "AP"),
+    ("pixel_AUROC", "pixel", "AUROC"),
+    ("pixel_F1Max", "pixel", "F1-max"),
+    ("pixel_AP", "pixel", "AP"),
+    ("pixel_PRO", "pixel", "PRO"),
+    ("pixel_PRO_200", "pixel", "PRO_200"),
+)
+METRIC_KEYS = tuple(key for key, _, _ in COLUMNS)
+_WIDTH = 8
+
+
+def _cell(value: float | None) -> str:
+    return f"{'-' if value is None else f'{100 * value:.2f}':>{_WIDTH}}"
+
+
+def metrics_table(
+    categories: Mapping[str, Metrics],
+    mean: Metrics,
+    counts: Mapping[str, int],
+    *,
+    note: str | None = None,
+) -> str:
+    """A row for each category and their mean, percent with two decimals, `-` where a metric is undefined.
+
+    Args:
+        categories: Metrics as fractions by `METRIC_KEYS`, for each category.
+        mean: Their means.
+        counts: Over how many categories each mean runs; where these are not all, a line below says so.
+        note: A remark under the table, such as that the weights are random.
+    """
+    first = max(8, *(len(name) for name in categories)) + 1
+    groups = f"{'':{first}}{'image':>{_WIDTH}}{'':{2 * _WIDTH}}{'pixel':>{_WIDTH}}"
+    lines = [groups.rstrip(), f"{'percent':{first}}" + "".join(f"{title:>{_WIDTH}}" for _, _, title in COLUMNS)]
+    rule = "-" * (first + _WIDTH * len(COLUMNS))
+    lines.append(rule)
+    for name, row in categories.items():
+        lines.append(f"{name:{first}}" + "".join(_cell(row.get(key)) for key in METRIC_KEYS))
+    lines += [rule, f"{'mean':{first}}" + "".join(_cell(mean.get(key)) for key in METRIC_KEYS)]
+    partial = [f"{key} {counts[key]}" for key in METRIC_KEYS if 0 < counts.get(key, 0) < len(categories)]
+    if partial:
+        lines.append(f"means over the categories where a metric is defined, of {len(categories)}: {', '.join(partial)}")
+    if note:
+        lines.append(f"NOTE {note}")
+    return "\n".join(lines)
+
+
+def metrics_csv(categories: Mapping[str, Metrics], mean: Metrics) -> str:
+    """The same rows as CSV: fractions, an empty cell where a metric is undefined."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("category", *METRIC_KEYS))
+    for name, row in (*categories.items(), ("mean", mean)):
+        writer.writerow((name, *("" if row.get(key) is None else repr(row[key]) for key in METRIC_KEYS)))
+    return text.getvalue()
+
+
+def timings_table(timings: Mapping[str, Mapping[str, float]]) -> str:
+    """Seconds a sample by stage, a column for each category, compilation excluded.
+
+    Args:
+        timings: Seconds per sample by stage, for each category.
+    """
+    stages = list(dict.fromkeys(stage for row in timings.values() for stage in row))
+    first = max(len("seconds a sample, without compilation"), *(len(stage) for stage in stages)) + 1
+    widths = {name: max(_WIDTH, len(name)) + 1 for name in timings}
+    lines = [
+        f"{'seconds a sample, without compilation':{first}}"
+        + "".join(f"{name:>{width}}" for name, width in widths.items())
+    ]
+    for stage in stages:
+        cells = (f"{timings[name].get(stage, 0):{width}.3f}" for name, width in widths.items())
+        lines.append(f"{'  ' + stage:{first}}" + "".join(cells))
+    cells = (f"{sum(timings[name].values()):{width}.3f}" for name, width in widths.items())
+    lines.append(f"{'  all':{first}}" + "".join(cells))
+    return "\n".join(lines)

@@ -1,0 +1,37 @@
+"""The whole session is strict: silent dtype or rank promotion and stray warnings are errors."""
+
+from pathlib import Path
+
+import jax
+import jaxtyping
+import numpy as np
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def golden():
+    """Read one file of the golden vectors by its name."""
+    root = Path(__file__).parent / "golden"
+
+    def read(name):
+        with np.load(root / f"{name}.npz") as archive:
+            return dict(archive)
+
+    return read
+
+
+@pytest.fixture
+def rng():
+    """A generator that is the same in every run."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def unchecked():
+    """Without the run-time shape checks of this session, so that the library's own errors are seen."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

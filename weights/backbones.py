@@ -1,0 +1,144 @@
+"""The backbones by name: architecture, where the parameters are published, and how images are fed to them."""
+
+import dataclasses
+
+from musc_jax.models import PointTransformerConfig, VitConfig
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+
+
+@dataclasses.dataclass(frozen=True)
+class BackboneSpec:
+    """One row of the table.
+
+    Attributes:
+        name: What `--backbone` takes.
+        family: "dino", "dinov2", "clip" or "point_mae".
+        config: The architecture.
+        hub_id: Repository on the Hugging Face hub, "" where there is none.
+        url: Original address.
+        licence: Of the parameters.
+        image_size: Side of the input by default.
+        blocks, v1_blocks: 0-based blocks used by default, and by version 1.
+        mean, std: Normalisation.
+    """
+
+    name: str
+    family: str
+    config: VitConfig | PointTransformerConfig
+    hub_id: str
+    url: str
+    licence: str
+    image_size: int = 224
+    blocks: tuple[int, ...] = (3, 7, 11)
+    v1_blocks: tuple[int, ...] = (2, 5, 8, 11)
+    mean: tuple[float, float, float] = IMAGENET[0]
+    std: tuple[float, float, float] = IMAGENET[1]
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """Names under which the parameters may lie in a weights folder, the most specific first."""
+        names = [self.name, f"{self.name}.safetensors"]
+        if self.hub_id:
+            names.append(self.hub_id.split("/")[1])
+        if self.family == "point_mae":
+            names += ["pointmae_pretrain.safetensors", "pointmae_pretrain.pth", "pretrain.pth"]
+        if self.url:
+            names.append(self.url.rsplit("/", 1)[1])
+        return tuple(dict.fromkeys(names))
+
+
+def _vit(size: str, patch: int, grid: int, **options: object) -> VitConfig:
+    width, depth, heads = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16)}[size]
+    return VitConfig(
+        width=width, depth=depth, heads=heads, mlp_width=4 * width, patch_size=patch, native_grid=grid, **options
+    )
+
+
+def _dino(size: str, patch: int) -> BackboneSpec:
+    long = {"s": "deitsmall", "b": "vitbase"}[size]
+    return BackboneSpec(
+        name=f"dino_vit{size}{patch}",
+        family="dino",
+        config=_vit(size, patch, 224 // patch),
+        hub_id=f"facebook/dino-vit{size}{patch}",
+        url=f"https://dl.fbaipublicfiles.com/dino/dino_{long}{patch}_pretrain/dino_{long}{patch}_pretrain.pth",
+        licence="Apache-2.0",
+    )
+
+
+def _dinov2(size: str, *, registers: bool) -> BackboneSpec:
+    config = _vit(
+        size,
+        14,
+        37,
+        layer_scale=True,
+        num_registers=4 if registers else 0,
+        interpolation="antialias" if registers else "offset",
+    )
+    long = {"s": "small", "b": "base", "l": "large"}[size]
+    model, suffix = f"dinov2_vit{size}14", "_reg4" if registers else ""
+    return BackboneSpec(
+        name=model + ("_reg" if registers else ""),
+        family="dinov2",
+        config=config,
+        hub_id=f"facebook/dinov2-{'with-registers-' if registers else ''}{long}",
+        url=f"https://dl.fbaipublicfiles.com/dinov2/{model}/{model}{suffix}_pretrain.pth",
+        licence="Apache-2.0",
+        image_size=518,
+        blocks=(7, 15, 23) if size == "l" else (3, 7, 11),
+        v1_blocks=(5, 11, 17, 23) if size == "l" else (2, 5, 8, 11),
+    )
+
+
+def _clip(size: str, patch: int, *, native: int = 224, image_size: int = 224) -> BackboneSpec:
+    config = _vit(
+        size,
+        patch,
+        native // patch,
+        norm_epsilon=1e-5,
+        activation="quick_gelu",
+        patch_bias=False,
+        pre_norm=True,
+        projection=768 if size == "l" else 512,
+        interpolation="size",
+    )
+    long = {"b": "base", "l": "large"}[size]
+    return BackboneSpec(
+        name=f"clip_vit{size}{patch}" + ("_336" if native == 336 else ""),
+        family="clip",
+        config=config,
+        hub_id=f"openai/clip-vit-{long}-patch{patch}" + ("-336" if native == 336 else ""),
+        url="",
+        licence="MIT",
+        image_size=image_size,
+        blocks=(7, 15, 23) if size == "l" else (3, 7, 11),
+        v1_blocks=(5, 11, 17, 23) if size == "l" else (2, 5, 8, 11),
+        mean=OPENAI[0],
+        std=OPENAI[1],
+    )
+
+
+_SPECS = (
+    _dino("b", 8),
+    _dino("b", 16),
+    _dino("s", 8),
+    _dino("s", 16),
+    *(_dinov2(size, registers=registers) for size in "sbl" for registers in (False, True)),
+    _clip("l", 14, native=336, image_size=518),
+    _clip("l", 14),
+    _clip("b", 16),
+    _clip("b", 32),
+    BackboneSpec(
+        name="point_mae",
+        family="point_mae",
+        config=PointTransformerConfig(),
+        hub_id="",
+        url="https://github.com/Pang-Yatian/Point-MAE/releases/download/main/pretrain.pth",
+        licence="MIT",
+        v1_blocks=(),
+    ),
+)
+
+BACKBONES: dict[str, BackboneSpec] = {spec.name: spec for spec in _SPECS}
