@@ -18,7 +18,6 @@ import numpy as np
 from absl import app, flags
 
 import musc_jax as m
-import weights
 from benchmarks import plain
 
 REPEATS = flags.DEFINE_integer("repeats", 3, "Runs of each side; the fastest counts.", lower_bound=1)

@@ -21,7 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import jax
 import numpy as np
-from absl import app
+from absl import app, flags
 
 import musc_jax
 import weights
@@ -34,8 +34,9 @@ from musc_jax.config import Config, ConfigError
 from musc_jax.data import DataError, Dataset, open_dataset
 from musc_jax.programs import Programs
 
-app.flags.FLAGS.set_default("logtostderr", True)
-app.flags.adopt_module_key_flags(options)
+# JAX logs which accelerators it did not find.
+flags.FLAGS.set_default("verbosity", -1)
+flags.adopt_module_key_flags(options)
 
 RANDOM_NOTE = "random weights: the figures say nothing about the method's accuracy with pretrained ones"
 _VERSIONS = ("jax", "jaxlib", "flax", "numpy", "scipy", "scikit-learn", "pillow", "dbscan")
@@ -71,8 +72,8 @@ def _open(config: Config, cache_dir: Path) -> Dataset:
 
 def _with_backbones(config: Config, cache_dir: Path) -> Config:
     source = options.weight_sources()
-    image = source.image and options.load_backbone(source.image, options.BACKBONE.value, cache_dir)
-    points = source.points and options.load_backbone(source.points, "point_mae", cache_dir)
+    image = options.load_backbone(source.image, options.BACKBONE.value, cache_dir) if source.image else None
+    points = options.load_backbone(source.points, "point_mae", cache_dir) if source.points else None
     return dataclasses.replace(config, image_backbone=image, point_backbone=points).resolved()
 
 
@@ -94,11 +95,9 @@ def _identity(config: Config, dataset: Dataset, category: str) -> str:
 def _metrics(results: pipeline.Results) -> dict[str, float | None]:
     """All metrics of a category; None where labels or masks are missing."""
     labels = [sample.gt_label for sample in results.samples]
-    masks = [sample.gt_mask for sample in results.samples]
+    masks = [sample.gt_mask for sample in results.samples if sample.gt_mask is not None]
     image = measure.image_metrics(None if None in labels else np.array(labels, np.int64), results.pred_scores)
-    pixel = measure.pixel_metrics(
-        None if any(mask is None for mask in masks) else np.stack(masks), results.anomaly_maps
-    )
+    pixel = measure.pixel_metrics(np.stack(masks) if len(masks) == len(results.samples) else None, results.anomaly_maps)
     return {f"image_{k}": v for k, v in image.items()} | {f"pixel_{k}": v for k, v in pixel.items()}
 
 
@@ -232,6 +231,7 @@ def _report(
     print()
     print(report.timings_table(timings))
     published = None
+    assert config.image_size is not None
     if note is None and options.LIMIT.value is None and not config.ablate:
         published = report.published(
             dataset.name,
@@ -249,7 +249,7 @@ def _report(
         "command": sys.argv,
         "dataset": dataset.name,
         "config": config.as_dict(),
-        "flags": {flag.name: flag.value for flag in app.flags.FLAGS.flags_by_module_dict()["launch.flags"]},
+        "flags": {flag.name: flag.value for flag in flags.FLAGS.flags_by_module_dict()["launch.flags"]},
         "note": note,
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
         "versions": _versions(),

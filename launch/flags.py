@@ -43,7 +43,8 @@ BACKBONE = flags.DEFINE_enum(
 WEIGHTS_RGB = flags.DEFINE_string(
     "weights_rgb",
     None,
-    "Image backbone's parameters: a file or folder, 'pretrained' or 'random'. Default pretrained; random for synthetic.",
+    "Image backbone's parameters: a file or folder, 'pretrained' or 'random'. Default pretrained; "
+    "random for synthetic.",
 )
 WEIGHTS_POINTS = flags.DEFINE_string(
     "weights_points", None, "Point-MAE's parameters: a file, 'pretrained' or 'random'. Default as --weights_rgb."

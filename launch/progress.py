@@ -16,6 +16,7 @@ class ProgressBar:
         self._started = 0.0
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
+        """Shows that so many are done."""
         if stage != self._stage:
             self.close()
             self._stage, self._started = stage, time.monotonic()

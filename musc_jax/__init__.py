@@ -22,7 +22,7 @@ from musc_jax.sampling import farthest_point_sampling
 
 __version__ = "0.1.0"
 
-__all__ = [
+__all__ = [  # noqa: RUF022 - grouped by theme
     # Point groups (paper III-A)
     "farthest_point_sampling",
     "nearest_neighbors",

@@ -1,6 +1,7 @@
 """Array conventions and safe primitives shared by the scoring functions.
 
-Each primitive names the failure it prevents. Everything here is internal: the public functions state their own contracts.
+Each primitive names the failure it prevents. Everything here is internal: the public functions state their own
+contracts.
 """
 
 import math
@@ -55,21 +56,21 @@ def points_and_mask(points: Array, valid: Array | None) -> tuple[jax.Array, jax.
     Points behind the mask may hold anything, NaN included: they become 0, because NaN times 0 is still NaN.
 
     Raises:
-        ValueError: The cloud has no point. Behind `jit` or `vmap` a mask has no value yet, and only its shape is checked.
+        ValueError: The cloud has no point. Behind `jit` or `vmap` a mask has no value yet; only its shape is checked.
     """
     expect_shape("points", points, (None, 3))
-    points, _ = as_float(points)
+    wide, _ = as_float(points)
     if valid is None:
-        mask = jnp.ones(points.shape[0], bool)
+        mask = jnp.ones(len(wide), bool)
     else:
-        expect_shape("valid", valid, (points.shape[0],))
+        expect_shape("valid", valid, (len(wide),))
         mask = jnp.asarray(valid).astype(bool)
-    empty = points.shape[0] == 0
+    empty = len(wide) == 0
     if not empty and valid is not None and not isinstance(mask, jax.core.Tracer):
         empty = not bool(mask.any())
     if empty:
         raise ValueError("empty cloud: expected at least one valid point, received none")
-    return jnp.where(mask[:, None], points, 0), mask
+    return jnp.where(mask[:, None], wide, 0), mask
 
 
 def square_side(num_tokens: int) -> int:
@@ -96,7 +97,7 @@ def safe_norm(x: jax.Array, *, keepdims: bool = False) -> jax.Array:
 
 
 def unit(x: jax.Array) -> jax.Array:
-    """x / ||x|| over the last axis; the zero vector stays zero (floor 1e-12, as PyTorch's normalize)."""
+    """Divides by the norm over the last axis; the zero vector stays zero (floor 1e-12, as PyTorch's normalize)."""
     return x / jnp.maximum(safe_norm(x, keepdims=True), 1e-12)
 
 

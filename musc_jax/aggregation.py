@@ -41,11 +41,12 @@ def _window_sums(
     height, width, _ = grid.shape
     padded = jnp.pad(grid, ((radius, radius), (radius, radius), (0, 0)))
     side = 2 * radius + 1
-    total, norm = jnp.zeros_like(grid), 0.0
+    total = jnp.zeros_like(grid)
+    norm: jax.Array | float = 0.0
     for offset in range(side * side):
         row, column = divmod(offset, side)
         neighbor = padded[row : row + height, column : column + width]
-        weight = 1.0 if weights is None else weights[offset]
+        weight: jax.Array | float = 1.0 if weights is None else weights[offset]
         total, norm = total + neighbor * weight, norm + weight
     return total, norm
 
@@ -132,7 +133,8 @@ def snamd_points(
         degrees: How many nearest groups, itself included.
         curvature_threshold: From here on a group stays alone.
         variant: "released" lays the pooled vectors of all degrees end to end and averages each run of len(degrees)
-            neighbouring values, which mixes channels; "paper" takes their mean and divides by the count, not the weights.
+            neighbouring values, which mixes channels; "paper" takes their mean, and divides by the count instead of
+            the weights.
         similarity_weighting: False gives every neighbour the weight 1.
 
     Returns:

@@ -63,7 +63,8 @@ class Config:
     """Everything that changes the numbers of a run, and the backbones it runs on.
 
     Attributes:
-        variant: "released" (what produced the published tables), "paper" (the equations as printed) or "v1" (MuSc, 2024).
+        variant: "released" (what produced the published tables), "paper" (the equations as printed) or "v1" (MuSc,
+            2024).
         modality: "rgb", "points" or "rgb+points".
         image_size: Side of image, point map, mask and anomaly map; None takes the image backbone's default.
         blocks: 0-based transformer blocks whose tokens are used. Of the image backbone; of the point encoder where
@@ -122,8 +123,8 @@ class Config:
     @classmethod
     def v1(cls, **options: Any) -> Self:
         """MuSc, the 2024 conference version: images only."""
-        options = {"modality": "rgb", "rescoring": RescoringConfig(windows=(1, 2, 3))} | options
-        return cls(variant="v1", **options)
+        defaults: dict[str, Any] = {"modality": "rgb", "rescoring": RescoringConfig(windows=(1, 2, 3))}
+        return cls(variant="v1", **(defaults | options))
 
     @property
     def uses_images(self) -> bool:
@@ -180,7 +181,8 @@ class Config:
             for field in dataclasses.fields(self)
             if not field.name.endswith("_backbone")
         }
-        plain = {k: dataclasses.asdict(v) if dataclasses.is_dataclass(v) else v for k, v in plain.items()}
+        for concern in ("grouping", "aggregation", "scoring", "rescoring"):
+            plain[concern] = dataclasses.asdict(plain[concern])
         used = {"image_backbone": self.uses_images, "point_backbone": self.uses_points}
         for name, needed in used.items():
             backbone = getattr(self, name) if needed else None

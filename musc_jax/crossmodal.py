@@ -151,10 +151,9 @@ def _match_rows(source: jax.Array, target: jax.Array, rows: jax.Array) -> jax.Ar
 
 def _enhance_released(own: jax.Array, other: jax.Array, seen: jax.Array, trust: bool) -> jax.Array:
     """Both modalities are brought to the same distribution by rank before they are compared; rows not seen stay 0."""
+    weight = jnp.ones(len(own), own.dtype)
     if trust:
-        weight = 1 - rank_match(_std(own, ddof=1), _std(other, ddof=1))
-    else:
-        weight = jnp.ones(len(own), own.dtype)
+        weight = weight - rank_match(_std(own, ddof=1), _std(other, ddof=1))
     other = _match_rows(own, other, seen)
     other = jnp.maximum(other, own) * weight[:, None]
     return (own + rank_match(own, other)) / 2

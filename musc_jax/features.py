@@ -376,7 +376,7 @@ def extract(
             progress("features", len(seen), total)
     if len(seen) < 2:
         raise ValueError(f"N = {len(seen)}: samples score each other, so at least 2 are needed")
-    return Features(image and image.finish(), points and points.finish()), seen
+    return Features(image.finish() if image else None, points.finish() if points else None), seen
 
 
 def patches_of_groups(features: Features, config: Config) -> Int[jax.Array, "N G"]:

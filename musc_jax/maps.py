@@ -25,10 +25,9 @@ _VISITED_CENTERS = 48
 
 
 def _apply(rows: np.ndarray, image: jax.Array, columns: np.ndarray) -> jax.Array:
-    """rows @ image @ columns^T: a linear filter along both axes."""
-    rows, columns = (jnp.asarray(x, image.dtype) for x in (rows, columns))
-    half = jnp.matmul(rows, image, precision=PRECISION)
-    return jnp.matmul(half, columns.T, precision=PRECISION)
+    """A linear filter along both axes: rows @ image @ columns^T."""
+    half = jnp.matmul(jnp.asarray(rows, image.dtype), image, precision=PRECISION)
+    return jnp.matmul(half, jnp.asarray(columns.T, image.dtype), precision=PRECISION)
 
 
 def _align_corners_weights(size: int, cells: int) -> np.ndarray:
@@ -72,7 +71,7 @@ def _three_nearest(blocks: Blocks, centers: jax.Array) -> jax.Array:
     def nearest(points: jax.Array, among: jax.Array) -> tuple[jax.Array, jax.Array]:
         difference = points[:, None] - centers[among][None]
         squared = difference[..., 0] ** 2 + difference[..., 1] ** 2 + difference[..., 2] ** 2
-        slots, last = [], None
+        slots, last = [], squared[:, :1]
         # Three passes of a plain minimum beat a top_k of so few out of so few.
         for _ in range(k):
             last = squared.min(axis=1, keepdims=True)
@@ -135,7 +134,7 @@ def interpolate_points(
     by_block = _three_nearest(blocks, jax.lax.stop_gradient(centers))
     # The last block may hold the last point several times, each time with the same answer.
     index = jnp.zeros((len(points), by_block.shape[-1]), by_block.dtype)
-    index = index.at[blocks.index.reshape(-1)].set(by_block.reshape(-1, by_block.shape[-1]))
+    index = index.at[blocks.positions.reshape(-1)].set(by_block.reshape(-1, by_block.shape[-1]))
 
     distance = safe_norm(centers[index] - points[:, None])
     weight = 1 / (distance**2 + 1e-8)

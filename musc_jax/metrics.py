@@ -125,7 +125,8 @@ def pro_200(
     figure collapses; `pro` does not.
 
     Returns:
-        0 to 1; None without a region or a normal pixel, for a constant map, and where fewer than two thresholds are left.
+        0 to 1; None without a region or a normal pixel, for a constant map, and where fewer than two thresholds are
+        left.
     """
     maps = _finite("maps", np.asarray(maps))
     return _Regions(_expect_masks(masks, maps), maps).by_200_thresholds(limit)
@@ -138,7 +139,7 @@ def mean_metrics(categories: Mapping[str, Mapping[str, float | None]]) -> tuple[
         (means, counts): the mean of each metric, None where no category has it, and over how many categories it runs.
     """
     keys = next(iter(categories.values()), {}).keys()
-    values = {key: [c[key] for c in categories.values() if c[key] is not None] for key in keys}
+    values = {key: [v for v in (c[key] for c in categories.values()) if v is not None] for key in keys}
     means = {key: float(np.mean(found)) if found else None for key, found in values.items()}
     return means, {key: len(found) for key, found in values.items()}
 

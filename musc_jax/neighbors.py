@@ -41,7 +41,7 @@ class Neighbors(NamedTuple):
 class Blocks(NamedTuple):
     """A cloud cut into B blocks of 64 points that lie near each other."""
 
-    index: Int[jax.Array, "B 64"]
+    positions: Int[jax.Array, "B 64"]
     """Position of each point in the cloud."""
     points: Float[jax.Array, "B 64 3"]
     valid: Bool[jax.Array, "B 64"]
@@ -78,7 +78,7 @@ def spatial_blocks(points: jax.Array, valid: jax.Array) -> Blocks:
     kept = valid[order] & inside
     coordinates = points[order]
     return Blocks(
-        index=order,
+        positions=order,
         points=coordinates,
         valid=kept,
         low=jnp.min(jnp.where(kept[..., None], coordinates, jnp.inf), axis=1),
@@ -114,7 +114,7 @@ def _brute_force(queries: jax.Array, points: jax.Array, valid: jax.Array, k: int
 def _by_blocks(queries: jax.Array, points: jax.Array, valid: jax.Array, k: int) -> tuple:
     """(squared distances, indices) of the k nearest by the nearest boxes, certified or repeated."""
     blocks = spatial_blocks(points, valid)
-    visited = min(max(8, 6 * -(-k // BLOCK)), len(blocks.index) - 1)
+    visited = min(max(8, 6 * -(-k // BLOCK)), len(blocks.positions) - 1)
     kept = k + _TIE_MARGIN
 
     def one(query: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -127,7 +127,7 @@ def _by_blocks(queries: jax.Array, points: jax.Array, valid: jax.Array, k: int) 
         certified = (distance[k - 1] * (1 + 1e-5) < bounds[visited]) & (distance[kept - 1] > distance[k - 1])
         # Fewer valid points than k: every block that holds a point has been seen.
         certified |= (bounds[visited] == jnp.inf) & (distance[kept - 1] == jnp.inf)
-        return distance, blocks.index[nearest].reshape(-1)[slot], certified
+        return distance, blocks.positions[nearest].reshape(-1)[slot], certified
 
     distance, index, certified = jax.lax.map(one, queries, batch_size=min(_QUERIES_AT_ONCE, queries.shape[0]))
     # Sorting by (distance, index) costs as much as all of the above, and measured clouds rarely hold equal distances.

@@ -6,7 +6,7 @@ config = Config.released(modality="rgb", image_backbone=weights.load("dino-vitb8
 results = pipeline.score(samples, config)
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from typing import NamedTuple
 
 import jax
@@ -181,7 +181,7 @@ def score(
     """
     config = config.resolved()
     programs = programs or Programs()
-    total = len(samples) if hasattr(samples, "__len__") else None
+    total = len(samples) if isinstance(samples, Sized) else None
     features, seen = extract(samples, config, programs, total=total, progress=progress)
     patch_scores = score_patches(features, config, programs, progress=progress)
     maps = make_maps(features, patch_scores, config, programs, progress=progress)

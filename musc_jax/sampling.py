@@ -62,5 +62,6 @@ def farthest_point_sampling(
         chosen = jnp.where(distance[row].max() < 0, start, chosen)
         return (distance, chosen), chosen
 
+    rest: jax.Array
     _, rest = jax.lax.scan(pick_next, (distance, start), None, length=num - 1)
     return jnp.concatenate([start[None], rest])

@@ -69,7 +69,7 @@ def test_paper_rule_looks_beyond_the_pool(rng):
     # are no part of it: only the whole cloud gives the printed rule's answer.
     line = np.stack([np.linspace(0, 1, 300) ** 0.5, np.zeros(300), np.zeros(300)], -1)
     clump = 0.3 * rng.normal(size=(300, 3))
-    cloud = np.concatenate([[[0, 0, 0]], line + [[0.01, 0, 0]], clump]).astype(np.float32)
+    cloud = np.concatenate([[[0, 0, 0]], [*line, [0.01, 0, 0]], clump]).astype(np.float32)
     got = m.iterative_point_grouping(cloud, np.array([0]), group_size=40, k_iter=5, variant="paper")
     want = naive_group(cloud, 0, 40, 5, 0.01, "paper")
     np.testing.assert_array_equal(np.sort(got.indices[0]), np.sort(want))

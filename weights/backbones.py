@@ -1,6 +1,7 @@
 """The backbones by name: architecture, where the parameters are published, and how images are fed to them."""
 
 import dataclasses
+from typing import Any
 
 from musc_jax.models import PointTransformerConfig, VitConfig
 
@@ -49,7 +50,7 @@ class BackboneSpec:
         return tuple(dict.fromkeys(names))
 
 
-def _vit(size: str, patch: int, grid: int, **options: object) -> VitConfig:
+def _vit(size: str, patch: int, grid: int, **options: Any) -> VitConfig:
     width, depth, heads = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16)}[size]
     return VitConfig(
         width=width, depth=depth, heads=heads, mlp_width=4 * width, patch_size=patch, native_grid=grid, **options

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from weights.torch_file import TorchFile
 
 _FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 Config = VitConfig | PointTransformerConfig
+# Shape, and how to read the values.
+Entry = tuple[tuple[int, ...], Callable[[], np.ndarray]]
 
 
 def load(
@@ -43,7 +46,8 @@ def load(
             (looked for in `weights_dir`, then $MUSC_WEIGHTS_DIR, then `cache_dir`), or "random" (seeded initial
             parameters, for demos and tests).
         backbone: A name out of `BACKBONES`.
-        weights_dir, cache_dir: Where "pretrained" looks.
+        weights_dir: Where "pretrained" looks first.
+        cache_dir: Where it looks last.
         seed: Of random parameters.
         dtype: Type of the operands of products, "float32", "bfloat16" or "float16".
         activation: "gelu" or "quick_gelu" instead of the family's own (CLIP).
@@ -125,18 +129,22 @@ def _random(spec: BackboneSpec, seed: int, dtype: str, overrides: dict[str, Any]
 
 def _find(spec: BackboneSpec, weights_dir: str | os.PathLike | None, cache_dir: str | os.PathLike | None) -> Path:
     """Where the pretrained parameters lie."""
-    places = [weights_dir, os.environ.get("MUSC_WEIGHTS_DIR"), cache_dir]
-    for place in filter(None, places):
+    for place in (weights_dir, os.environ.get("MUSC_WEIGHTS_DIR"), cache_dir):
+        if not place:
+            continue
         for name in spec.file_names:
             found = Path(place).expanduser() / name
             if found.exists():
                 return found
     flag = "--weights_points" if spec.family == "point_mae" else "--weights_rgb"
-    what = f"the folder {spec.hub_id} (config.json, model.safetensors) from huggingface.co" if spec.hub_id else spec.url
+    what, name = spec.url, spec.file_names[-1]
+    if spec.hub_id:
+        what = f"the folder {spec.hub_id} (config.json, model.safetensors) from huggingface.co"
+        name = spec.hub_id.split("/")[1]
     raise WeightsError(
-        f"{spec.name}: no pretrained weights found; download {what}, put it as {spec.file_names[-1 if not spec.hub_id else 2]} "
-        f"into a folder and pass --weights_dir=FOLDER (or set MUSC_WEIGHTS_DIR), or pass the path itself with {flag}=PATH, "
-        f"or {flag}=random for a try without meaning"
+        f"{spec.name}: no pretrained weights found; download {what}, put it as {name} into a folder and pass "
+        f"--weights_dir=FOLDER (or set MUSC_WEIGHTS_DIR), or pass its path with {flag}=PATH, or {flag}=random for a "
+        f"try that says nothing about accuracy"
     )
 
 
@@ -156,7 +164,7 @@ def _from_files(path: Path, spec: BackboneSpec, dtype: str, overrides: dict[str,
 class _Lazy(Mapping[str, np.ndarray]):
     """Entries read from the file when they are asked for, not before."""
 
-    def __init__(self, entries: dict[str, tuple[tuple[int, ...], Callable[[], np.ndarray]]]) -> None:
+    def __init__(self, entries: dict[str, Entry]) -> None:
         self._entries = entries
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -193,16 +201,13 @@ def _locate(path: Path) -> tuple[Path, dict[str, Any] | None]:
     return file, content.get("vision_config") or content
 
 
-Entry = tuple[tuple[int, ...], Callable[[], np.ndarray]]
-
-
 def _read(file: Path) -> dict[str, Entry]:
     """Entries by stripped name: shape, and how to read the values."""
     if file.suffix == ".safetensors":
         return _read_safetensors(file)
     archive = TorchFile(file)
-    entries = {
-        strip_prefixes(name): (tensor.shape, lambda tensor=tensor: archive.read(tensor))
+    entries: dict[str, Entry] = {
+        strip_prefixes(name): (tensor.shape, partial(archive.read, tensor))
         for name, tensor in archive.tensors().items()
     }
     return _expect_entries(entries, file)
@@ -211,10 +216,10 @@ def _read(file: Path) -> dict[str, Entry]:
 def _read_safetensors(file: Path) -> dict[str, Entry]:
     try:
         archive = safe_open(file, framework="np")
-        entries = {
+        entries: dict[str, Entry] = {
             strip_prefixes(name): (
                 tuple(archive.get_slice(name).get_shape()),
-                lambda name=name: archive.get_tensor(name),
+                partial(archive.get_tensor, name),
             )
             for name in archive.keys()  # noqa: SIM118
         }

@@ -1,8 +1,8 @@
 """Reads PyTorch's zip checkpoints without PyTorch and without executing anything.
 
 The pickle inside is interpreted here, opcode by opcode. The few globals such files name become inert stand-ins; any
-other global becomes a placeholder that holds its name and can do nothing, and any opcode or call that is not on the list
-ends the reading. Tensors are described first and read only when asked for, so an optimizer costs nothing.
+other global becomes a placeholder that holds its name and can do nothing, and any opcode that is not on the list ends
+the reading. Tensors are described first and read only when asked for, so an optimizer costs nothing.
 """
 
 import dataclasses
@@ -81,7 +81,7 @@ class _Mark:
     """Where a group of stack entries begins."""
 
 
-class _Broken(Exception):  # noqa: N818
+class _Broken(Exception):
     """What is wrong, without the file's name."""
 
 

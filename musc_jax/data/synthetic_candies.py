@@ -86,8 +86,8 @@ def _jelly(kind: int, noise: Noise, color: Float32[np.ndarray, "3"]) -> Solid:
     return Solid(distance, albedo, reach=0.34, height=0.24, gloss=0.15, translucency=0.35)
 
 
-_PRALINE_COLORS = ((0.13, 0.055, 0.03), (0.2, 0.095, 0.045), (0.27, 0.15, 0.085))
-_JELLY_COLORS = ((0.4, 0.04, 0.06), (0.5, 0.16, 0.03), (0.36, 0.28, 0.04))
+_PRALINE_COLORS = ((0.14, 0.063, 0.034), (0.18, 0.085, 0.043), (0.23, 0.116, 0.06))
+_JELLY_COLORS = ((0.4, 0.04, 0.06), (0.44, 0.09, 0.04), (0.4, 0.06, 0.11))
 # Hues that none of the candies has.
 _TINTS = ((0.04, 0.2, 0.7), (0.03, 0.5, 0.5), (0.42, 0.06, 0.55))
 
@@ -101,7 +101,7 @@ CANDIES: dict[str, tuple[Callable[..., Solid], tuple[tuple[float, float, float],
 def make_candy(category: str, subtype: int, rng: np.random.Generator) -> Solid:
     """Make one piece of a sub-type: size, colour and grain differ a little from piece to piece."""
     maker, colors = CANDIES[category]
-    color = np.array(colors[subtype]) * rng.uniform(0.9, 1.1) * rng.uniform(0.98, 1.02, 3)
+    color = np.array(colors[subtype]) * rng.uniform(0.95, 1.05) * rng.uniform(0.98, 1.02, 3)
     solid = maker(subtype, Noise(rng), color.astype(np.float32))
     grow = np.float32(rng.uniform(0.95, 1.05))
     inner = solid.distance
@@ -141,8 +141,8 @@ def apply_defect(solid: Solid, defect: Defect, rng: np.random.Generator) -> Soli
         def stained(points: Points) -> Points:
             share = np.clip(3 * defect_weight(defect, points), 0, 1)[:, None]
             color = plain(points)
-            # As bright as what it covers: a hue to be found, not a lamp.
-            stain = color.mean(axis=-1, keepdims=True) * defect.tint
+            # Rather darker than what it covers: a hue to be found, not a lamp.
+            stain = 0.75 * color.mean(axis=-1, keepdims=True) * defect.tint
             return color * (1 - share) + stain * share
 
         return replace(solid, albedo=stained)

@@ -11,12 +11,12 @@ PRECISION = jax.lax.Precision.HIGHEST
 
 
 def exact_gelu(x: jax.Array) -> jax.Array:
-    """x * Phi(x) by the error function."""
+    """GELU by the error function: x * Phi(x)."""
     return nn.gelu(x, approximate=False)
 
 
 def quick_gelu(x: jax.Array) -> jax.Array:
-    """x * sigmoid(1.702 x), OpenAI's approximation."""
+    """OpenAI's approximation of GELU: x * sigmoid(1.702 x)."""
     return x * nn.sigmoid(1.702 * x)
 
 
@@ -30,6 +30,7 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """(..., C) to (..., C), float32."""
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
         x = x.astype(jnp.float32)
@@ -48,6 +49,7 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """(..., inputs) to (..., features), float32."""
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features), jnp.float32)
         y = jnp.matmul(
             x.astype(self.dtype), kernel.astype(self.dtype), precision=PRECISION, preferred_element_type=jnp.float32
@@ -69,7 +71,7 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array, dtype: str) -> jax.Array
         out = jax.nn.dot_product_attention(*moved, implementation="cudnn")
         return out.swapaxes(1, 2).astype(jnp.float32)
 
-    def one(head: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+    def one(head: tuple[jax.Array, ...]) -> jax.Array:
         q, k, v = (x.astype(dtype) for x in head)
         scores = jnp.matmul(q, k.T, precision=PRECISION, preferred_element_type=jnp.float32)
         weights = nn.softmax(scores * (q.shape[-1] ** -0.5))
@@ -93,6 +95,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """(batch, tokens, width) to the same."""
         batch, tokens, width = x.shape
         qkv = Dense(3 * width, use_bias=self.qkv_bias, dtype=self.dtype, name="qkv")(
             LayerNorm(self.norm_epsilon, name="norm1")(x)

@@ -1,7 +1,7 @@
 """The Point-MAE encoder, for inference: point groups to the tokens of chosen blocks."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,7 @@ class PointTransformerConfig:
 
 
 class Affine(nn.Module):
-    """A convolution of width 1, with the batch norm behind it where there is one. Holds parameters, computes nothing."""
+    """A convolution of width 1, with the batch norm behind it where there is one; only holds the parameters."""
 
     inputs: int
     features: int
@@ -105,11 +105,9 @@ class GroupEncoder(nn.Module):
         chunks = -(-count // chunk)
         padded = jnp.pad(groups, ((0, chunks * chunk - count), (0, 0), (0, 0))).reshape(chunks, chunk, size, 3)
 
-        if cloud:
-            statistics = _through(*conv1(), *_moments(groups.reshape(-1, 3)))
-        else:
-            statistics = conv1.stored()
+        statistics = _through(*conv1(), *_moments(groups.reshape(-1, 3))) if cloud else conv1.stored()
         kernel1, bias1 = conv1.folded(*statistics, c.epsilon)
+        kernel2, bias2 = conv2()
 
         def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
             return jnp.matmul(
@@ -119,14 +117,10 @@ class GroupEncoder(nn.Module):
         def half(points: jax.Array) -> tuple[jax.Array, jax.Array]:
             """(chunk * K, second) and its maxima (chunk, second)."""
             x = product(points.reshape(-1, 3), kernel1) + bias1[None]
-            kernel, bias = conv2()
-            x = product(nn.relu(x), kernel) + bias[None]
+            x = product(nn.relu(x), kernel2) + bias2[None]
             return x, x.reshape(chunk, size, -1).max(1)
 
-        if cloud:
-            statistics = self._second_statistics(padded, half, count, conv3())
-        else:
-            statistics = conv3.stored()
+        statistics = self._second_statistics(padded, half, count, conv3()) if cloud else conv3.stored()
         kernel3, bias3 = conv3.folded(*statistics, c.epsilon)
         kernel4, bias4 = conv4()
 
@@ -140,7 +134,7 @@ class GroupEncoder(nn.Module):
         return jax.lax.map(token, padded).reshape(chunks * chunk, -1)[:count]
 
     def _second_statistics(
-        self, padded: jax.Array, half: nn.Module, count: int, conv3: tuple[jax.Array, jax.Array]
+        self, padded: jax.Array, half: Callable, count: int, conv3: tuple[jax.Array, jax.Array]
     ) -> tuple[jax.Array, jax.Array]:
         """Batch statistics behind the third convolution, without computing it.
 
@@ -207,7 +201,8 @@ class PointTransformer(nn.Module):
         c = self.config
         if np.ndim(groups) != 3 or groups.shape[-1] != 3 or np.shape(centers) != (groups.shape[0], 3):
             raise ValueError(
-                f"groups, centers: expected shapes (G, K, 3) and (G, 3), received {np.shape(groups)} and {np.shape(centers)}"
+                f"groups, centers: expected shapes (G, K, 3) and (G, 3), "
+                f"received {np.shape(groups)} and {np.shape(centers)}"
             )
         if point_norm not in ("cloud", "checkpoint"):
             raise ValueError(f'point_norm: expected "cloud" or "checkpoint", received {point_norm!r}')

@@ -15,7 +15,8 @@ def bicubic_weights(source: int, target: int, *, offset: float = 0.0) -> np.ndar
     has a = -0.5, and differs by up to 0.3 on unit-variance data.
 
     Args:
-        source, target: Lengths.
+        source: Length of the pretrained axis.
+        target: Length wanted.
         offset: DINO passes the scale (target + 0.1) / source instead of the target's length, against rounding; the
             sampled positions follow that inexact scale.
     """

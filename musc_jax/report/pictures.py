@@ -1,6 +1,7 @@
 """Pictures: image, ground truth and heat overlay side by side, one colour scale for a whole category."""
 
 import io
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -95,7 +96,7 @@ def sample_picture(
     return canvas
 
 
-def _color_bar(canvas: Image.Image, draw: ImageDraw.ImageDraw, scale: tuple[float, float], font: object) -> None:
+def _color_bar(canvas: Image.Image, draw: ImageDraw.ImageDraw, scale: tuple[float, float], font: Any) -> None:
     left = _GAP + 3 * (_TILE + _GAP)
     ramp = heat(np.linspace(1, 0, _TILE)[:, None].repeat(14, axis=1))
     canvas.paste(Image.fromarray(np.rint(ramp).astype(np.uint8)), (left, _TOP))
