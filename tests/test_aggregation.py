@@ -3,8 +3,9 @@
 import jax
 import numpy as np
 import pytest
+from compiled import m
 
-import musc_jax as m
+import musc_jax
 
 
 def unit(x):
@@ -135,13 +136,13 @@ def test_half_precision_in_and_out(rng):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda t: m.snamd_grid(t[:15]), "square grid"),
-        (lambda t: m.snamd_grid(t, degrees=(2,)), "odd"),
-        (lambda t: m.snamd_grid(t, degrees=()), "degrees"),
-        (lambda t: m.snamd_grid(t, variant="x"), "variant"),
-        (lambda t: m.lnamd_grid(t, degree=0), "degrees"),
-        (lambda t: m.snamd_points(t, t[:, :3], t[:, 0], degrees=(99,)), "at most 16"),
-        (lambda t: m.snamd_points(t, t[:9, :3], t[:, 0]), "centers: expected shape"),
+        (lambda t: musc_jax.snamd_grid(t[:15]), "square grid"),
+        (lambda t: musc_jax.snamd_grid(t, degrees=(2,)), "odd"),
+        (lambda t: musc_jax.snamd_grid(t, degrees=()), "degrees"),
+        (lambda t: musc_jax.snamd_grid(t, variant="x"), "variant"),
+        (lambda t: musc_jax.lnamd_grid(t, degree=0), "degrees"),
+        (lambda t: musc_jax.snamd_points(t, t[:, :3], t[:, 0], degrees=(99,)), "at most 16"),
+        (lambda t: musc_jax.snamd_points(t, t[:9, :3], t[:, 0]), "centers: expected shape"),
     ],
 )
 def test_bad_arguments_are_named(rng, call, message):

@@ -3,8 +3,9 @@
 import jax
 import numpy as np
 import pytest
+from compiled import m
 
-import musc_jax as m
+import musc_jax
 
 
 def naive_match(source, target):
@@ -147,10 +148,10 @@ def test_patch_index_by_hand():
 def test_bad_arguments_are_named(rng):
     two, three, patch = (x.astype(np.float32) if x.dtype == float else x for x in scores(rng))
     with pytest.raises(ValueError, match="multiple of the grid"):
-        m.patch_index(patch, size=224, grid=27)
+        musc_jax.patch_index(patch, size=224, grid=27)
     with pytest.raises(ValueError, match="equal sizes"):
-        m.rank_match(two, three)
+        musc_jax.rank_match(two, three)
     with pytest.raises(ValueError, match="scores_3d: expected shape"):
-        m.align_modalities(two, three[:, :2], patch)
+        musc_jax.align_modalities(two, three[:, :2], patch)
     with pytest.raises(ValueError, match="variant"):
-        m.cross_modal_enhancement(two, three, patch, variant="v1")
+        musc_jax.cross_modal_enhancement(two, three, patch, variant="v1")

@@ -3,8 +3,9 @@
 import jax
 import numpy as np
 import pytest
+from compiled import m
 
-import musc_jax as m
+import musc_jax
 
 
 def naive_curvature(neighbors, center):
@@ -138,4 +139,4 @@ def test_curvature_by_hand_and_by_numpy(rng):
 def test_bad_options_are_named(rng, options, message):
     points = rng.normal(size=(9, 3)).astype(np.float32)
     with pytest.raises(ValueError, match=message):
-        m.iterative_point_grouping(points, np.array([0]), **options)
+        musc_jax.iterative_point_grouping(points, np.array([0]), **options)

@@ -3,9 +3,10 @@
 import jax
 import numpy as np
 import pytest
+from compiled import m
 from PIL import Image, ImageFilter
 
-import musc_jax as m
+import musc_jax
 
 
 def naive_interpolation(points, centers, values):
@@ -105,11 +106,11 @@ def test_gradients_are_right_and_finite(rng):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda p: m.upsample_grid(p, 0), "size"),
-        (lambda p: m.gaussian_blur(p, sigma=-1.0), "sigma"),
-        (lambda p: m.interpolate_points(p, p[:0], p[:0, 0]), "at least one group"),
-        (lambda p: m.interpolate_points(p[:0], p, p[:, 0]), "empty cloud"),
-        (lambda p: m.point_map(p, np.arange(3), p, p[:, 0], size=9), "pixels: expected shape"),
+        (lambda p: musc_jax.upsample_grid(p, 0), "size"),
+        (lambda p: musc_jax.gaussian_blur(p, sigma=-1.0), "sigma"),
+        (lambda p: musc_jax.interpolate_points(p, p[:0], p[:0, 0]), "at least one group"),
+        (lambda p: musc_jax.interpolate_points(p[:0], p, p[:, 0]), "empty cloud"),
+        (lambda p: musc_jax.point_map(p, np.arange(3), p, p[:, 0], size=9), "pixels: expected shape"),
     ],
 )
 def test_bad_arguments_are_named(rng, call, message):

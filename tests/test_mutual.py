@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import m
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import musc_jax as m
+import musc_jax
 
 
 def naive_pairs(features):
@@ -55,9 +56,9 @@ def test_every_number_of_samples(rng, count):
 
 def test_one_sample_is_refused(rng):
     with pytest.raises(ValueError, match="N = 1"):
-        m.mutual_scores(units(rng, 1, 5, 3))
+        musc_jax.mutual_scores(units(rng, 1, 5, 3))
     with pytest.raises(ValueError, match="N = 1"):
-        m.multimodal_scores(units(rng, 1, 5, 3), units(rng, 1, 4, 3), np.zeros((1, 4), int))
+        musc_jax.multimodal_scores(units(rng, 1, 5, 3), units(rng, 1, 4, 3), np.zeros((1, 4), int))
 
 
 def test_accuracy_law(rng):
@@ -172,13 +173,13 @@ def test_interval_gradient_is_shared_by_ties():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda f: m.mutual_scores(f, interval=0.0), "interval"),
-        (lambda f: m.mutual_scores(f, interval=1.1), "interval"),
-        (lambda f: m.mutual_scores(f[0]), "features: expected shape"),
-        (lambda f: m.pair_scores(f[0], f[:, :, :2]), "references: expected shape"),
-        (lambda f: m.pair_scores(f[0], f[:0]), "at least one sample"),
-        (lambda f: m.interval_average(np.zeros((3, 0), np.float32)), "at least one reference"),
-        (lambda f: m.interval_average(np.zeros(3, np.int32)), "floating point"),
+        (lambda f: musc_jax.mutual_scores(f, interval=0.0), "interval"),
+        (lambda f: musc_jax.mutual_scores(f, interval=1.1), "interval"),
+        (lambda f: musc_jax.mutual_scores(f[0]), "features: expected shape"),
+        (lambda f: musc_jax.pair_scores(f[0], f[:, :, :2]), "references: expected shape"),
+        (lambda f: musc_jax.pair_scores(f[0], f[:0]), "at least one sample"),
+        (lambda f: musc_jax.interval_average(np.zeros((3, 0), np.float32)), "at least one reference"),
+        (lambda f: musc_jax.interval_average(np.zeros(3, np.int32)), "floating point"),
     ],
 )
 def test_bad_arguments_are_named(rng, call, message):

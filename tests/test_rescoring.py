@@ -3,8 +3,9 @@
 import jax
 import numpy as np
 import pytest
+from compiled import m
 
-import musc_jax as m
+import musc_jax
 
 
 def naive(scores, features, windows, variant="released"):
@@ -43,7 +44,7 @@ def test_every_number_of_samples(rng, count, variant):
 
 def test_one_sample_is_refused():
     with pytest.raises(ValueError, match="N = 1"):
-        m.rescore(np.ones(1, np.float32), np.ones((1, 3), np.float32))
+        musc_jax.rescore(np.ones(1, np.float32), np.ones((1, 3), np.float32))
 
 
 def test_own_similarity_competes_and_may_lose():
@@ -78,8 +79,8 @@ def test_permutation_and_gradient(rng):
 def test_bad_arguments_are_named(rng):
     scores, features = np.ones(4, np.float32), np.ones((4, 2), np.float32)
     with pytest.raises(ValueError, match="windows"):
-        m.rescore(scores, features, windows=(0,))
+        musc_jax.rescore(scores, features, windows=(0,))
     with pytest.raises(ValueError, match="features: expected shape"):
-        m.rescore(scores, features[:3])
+        musc_jax.rescore(scores, features[:3])
     with pytest.raises(ValueError, match="variant"):
-        m.rescore(scores, features, variant="v1")
+        musc_jax.rescore(scores, features, variant="v1")

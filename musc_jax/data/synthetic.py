@@ -5,6 +5,7 @@ plane and other clusters to remove. Piece, place, turn, camera and light differ 
 sample. Every second sample has one defect of the four kinds that Eyecandies has.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -141,15 +142,17 @@ def _publish(folder: Path, *, seed: int, workers: int, progress: Progress | None
     """Write the set under a temporary name and give it its own once it is whole."""
     with cache.temporary(folder) as part:
         write(part, seed=seed, workers=workers, progress=progress)
-        with cache.temporary(folder) as damaged:
+        for _ in range(3):
             try:
                 part.rename(folder)
+                return
             except OSError:
                 # Somebody was faster, or what lies there is damaged and makes way.
                 if _is_whole(folder):
                     return
+            with cache.temporary(folder) as damaged, contextlib.suppress(FileNotFoundError):
                 folder.rename(damaged)
-                part.rename(folder)
+        part.rename(folder)
 
 
 def _is_whole(folder: Path) -> bool:

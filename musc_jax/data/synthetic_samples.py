@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, UInt8, UInt16
 from scipy.ndimage import distance_transform_edt
 
+from musc_jax.data.cleaning import FOCAL_LENGTH
 from musc_jax.data.synthetic_candies import (
     CANDIES,
     DEFECT_KINDS,
@@ -16,6 +17,7 @@ from musc_jax.data.synthetic_candies import (
     pick_tint,
 )
 from musc_jax.data.synthetic_scene import (
+    CAMERA_DISTANCE,
     NATIVE_SIZE,
     Hit,
     Placement,
@@ -127,7 +129,7 @@ def _place_defect(kind: str, hit: Hit, size: int, rng: np.random.Generator) -> D
     shown = np.zeros(size * size, bool)
     shown[hit.pixels] = True
     inside = distance_transform_edt(shown.reshape(size, size)).ravel()[hit.pixels]
-    margin = radius * 508 * size / NATIVE_SIZE
+    margin = radius * FOCAL_LENGTH / CAMERA_DISTANCE * size / NATIVE_SIZE
     fit = np.flatnonzero((inside > 0.75 * margin) & (hit.facing > 0.6))
-    chosen = fit[rng.integers(len(fit))]
+    chosen = fit[rng.integers(len(fit))] if len(fit) else np.argmax(inside)
     return Defect(kind, hit.local[chosen], radius, pick_tint(rng), rng.uniform(0, 2 * np.pi))

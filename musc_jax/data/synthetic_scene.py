@@ -22,7 +22,9 @@ Distance = Callable[[Points], Flat]
 NATIVE_SIZE = 512
 """The size of picture for which the metres of a scene are metres of the world."""
 
-_CAMERA_DISTANCE = 1.4
+CAMERA_DISTANCE = 1.4
+"""From the camera to the middle of the scene, metres."""
+
 _RAIL_X, _RAIL_HALF_WIDTH, _RAIL_HEIGHT = 0.46, 0.03, 0.05
 _MARCH_STEPS, _MARCH_RELAXATION, _MARCH_END = 64, 0.8, 2e-4
 _SHADOW_STEPS, _SHADOW_SHARPNESS = 12, 7.0
@@ -125,7 +127,7 @@ def cast(view: View, size: int) -> Rays:
     sin, cos = np.sin(view.roll), np.cos(view.roll)
     axes = np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]]) @ axes
     target = np.array([0.0, -0.06, 0.0])
-    center = target - axes[2] * _CAMERA_DISTANCE * NATIVE_SIZE / size
+    center = target - axes[2] * CAMERA_DISTANCE * NATIVE_SIZE / size
     pose = np.eye(4)
     pose[:3, :3] = axes
     pose[:3, 3] = -axes @ center * world_scale(size)
