@@ -52,7 +52,8 @@ def published(
         categories: Those of the run; a mean over fewer than all is not comparable.
     """
     tables = _tables()
-    released = tables["released_v2_per_category"]["results"].get(dataset, {})
+    released = dict(tables["released_v2_per_category"]["results"].get(dataset, {}))
+    average = released.pop("Average", None)
     if released and set(categories) != set(released):
         return None
     sizes = (224, 336, 518) if backbone.startswith("clip") else (224,)
@@ -65,9 +66,10 @@ def published(
     for row in tables["table_1"]:
         same = (row["dataset"], row["modality"], row["method"], row["backbone"]) == (dataset, modality, method, wanted)
         if same and row.get("subsets", 1) == 1:
-            means = {key: row[key] for key in _KEYS if row.get(key) is not None}
-            per_category = released if (modality, backbone, variant) == ("rgb+points", "dino_vitb8", "released") else {}
-            return Published(f"{method}, {modality}, {wanted} at {image_size}", means, per_category)
+            setting = f"{method}, {modality}, {wanted} at {image_size}"
+            if (modality, backbone, variant) == ("rgb+points", "dino_vitb8", "released") and average:
+                return Published(setting, average, released)
+            return Published(setting, {key: row[key] for key in _KEYS if row.get(key) is not None}, {})
     return None
 
 
