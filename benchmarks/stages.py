@@ -127,7 +127,7 @@ def backbones() -> dict[str, Callable[[], Case]]:
     from benchmarks import encoders
 
     return {
-        "mini-PointNet and transformer (1024 x 128)": encoders.points,
+        "mini-PointNet (1024 x 128)": encoders.points,
         "ViT-B/8 (224, one image)": encoders.image,
     }
 

@@ -1,7 +1,7 @@
 """What a run computes: one frozen dataclass per concern, and the three presets `released`, `paper` and `v1`."""
 
 import dataclasses
-from typing import Any, Self
+from typing import Any
 
 from musc_jax.models import Backbone
 
@@ -111,17 +111,17 @@ class Config:
         _expect_numbers(self)
 
     @classmethod
-    def released(cls, **options: Any) -> Self:
+    def released(cls, **options: Any) -> "Config":
         """What the authors' released program computes."""
         return cls(variant="released", **options)
 
     @classmethod
-    def paper(cls, **options: Any) -> Self:
+    def paper(cls, **options: Any) -> "Config":
         """The equations as printed."""
         return cls(variant="paper", **options)
 
     @classmethod
-    def v1(cls, **options: Any) -> Self:
+    def v1(cls, **options: Any) -> "Config":
         """MuSc, the 2024 conference version: images only."""
         defaults: dict[str, Any] = {"modality": "rgb", "rescoring": RescoringConfig(windows=(1, 2, 3))}
         return cls(variant="v1", **(defaults | options))
@@ -136,7 +136,7 @@ class Config:
         """Whether group tokens are scored."""
         return self.modality != "rgb"
 
-    def resolved(self) -> Self:
+    def resolved(self) -> "Config":
         """Fills in what the backbones decide and checks that the two fit together.
 
         Raises:

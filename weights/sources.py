@@ -254,12 +254,11 @@ def _describe(
                 f"for {spec.name}; pass the right --backbone or the right folder"
             )
         changes = _from_settings(settings, spec, file)
-    positions = next(
-        (n for n in names if n.endswith(("position_embeddings", "pos_embed", "position_embedding.weight"))), None
-    )
+    known = ("embeddings.position_embeddings", "embeddings.position_embedding.weight", "pos_embed")
+    positions = next((name for name in known if name in names), None)
     if positions is not None and len(shapes[positions]) >= 2:
         changes["native_grid"] = math.isqrt(max(0, shapes[positions][-2] - 1))
-    registers = next((shapes[n] for n in names if n.endswith("register_tokens")), None)
+    registers = shapes.get("embeddings.register_tokens", shapes.get("register_tokens"))
     changes["num_registers"] = registers[-2] if registers and len(registers) >= 2 else 0
     if spec.family == "clip":
         projection = shapes.get("visual_projection.weight")

@@ -20,7 +20,7 @@ from weights.errors import WeightsError
 
 _MAX_PICKLE = 64 << 20
 _MAX_TENSOR = 8 << 30
-_MAX_STACK = 1_000_000
+_MAX_STACK = 100_000
 _MAX_DEPTH = 100
 _LEGACY_START = bytes.fromhex("80028a0a6cfc9c46f9206aa850 19".replace(" ", ""))
 

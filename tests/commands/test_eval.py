@@ -1,0 +1,374 @@
+"""`python -m launch.eval` end to end on small trees, in this process where that is enough."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from absl import flags
+from absl.testing import flagsaver
+from eyecandies_tree import fingerprint, write_category
+from PIL import Image
+from safetensors.numpy import save_file
+
+import weights
+from launch import eval as command
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+SMALL = ("--image_size=32", "--num_groups=48", "--group_size=24", "--k_iter=16")
+
+
+@pytest.fixture(scope="session")
+def image_weights(tmp_path_factory):
+    """A DINO folder of three narrow blocks, so that a run takes a second."""
+    folder = tmp_path_factory.mktemp("dino")
+    rng = np.random.default_rng(3)
+    w = lambda *s: (rng.normal(size=s) / np.sqrt(s[-1])).astype(np.float32)  # noqa: E731
+    entries = {
+        "cls_token": w(1, 1, 32),
+        "pos_embed": 0.1 * w(1, 17, 32),
+        "patch_embed.proj.weight": w(32, 3, 8, 8) / 4,
+        "patch_embed.proj.bias": w(32),
+        "norm.weight": 1 + w(32),
+        "norm.bias": w(32),
+    }
+    for i in range(3):
+        b = f"blocks.{i}."
+        for name in ("norm1", "norm2"):
+            entries[f"{b}{name}.weight"], entries[f"{b}{name}.bias"] = 1 + w(32), w(32)
+        for name, shape in {
+            "attn.qkv": (96, 32),
+            "attn.proj": (32, 32),
+            "mlp.fc1": (64, 32),
+            "mlp.fc2": (32, 64),
+        }.items():
+            entries[f"{b}{name}.weight"], entries[f"{b}{name}.bias"] = w(*shape), w(shape[0])
+    save_file(entries, folder / "model.safetensors")
+    config = {
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "patch_size": 8,
+    }
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "vit"}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def candies(tmp_path_factory):
+    """Two categories in the Eyecandies layout, six samples each, raw scans."""
+    root = tmp_path_factory.mktemp("candies")
+    for category in ("Apple", "Berry"):
+        write_category(root, category, [f"{i:02d}" for i in range(6)])
+    return root
+
+
+@pytest.fixture
+def run(tmp_path, image_weights, candies, capsys):
+    """Runs the command with small settings; returns its exit code, what it printed, and its results folder."""
+
+    def call(
+        *arguments, data=candies, points=GOLDEN / "point_mae_tiny.pth", output=tmp_path / "results", defaults=True
+    ):
+        given = [f"--output_dir={output}", f"--cache_dir={tmp_path / 'cache'}"]
+        if defaults:
+            given += ["--dataset=eyecandies", f"--data_dir={data}", f"--weights_rgb={image_weights}", *SMALL]
+            given += [f"--weights_points={points}"]
+        with flagsaver.flagsaver():
+            flags.FLAGS.unparse_flags()
+            rest = flags.FLAGS(["eval", *given, *arguments])
+            code = command.main(rest)
+        out = capsys.readouterr()
+        return code, out.out, out.err, output / "eyecandies"
+
+    return call
+
+
+def read_scores(folder):
+    with (folder / "scores.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("modality", ["rgb", "points", "rgb+points"])
+def test_a_run_from_start_to_end(run, candies, modality):
+    before = fingerprint(candies)
+    code, out, _, folder = run(f"--modality={modality}", "--save=maps,images")
+    assert code == 0
+    assert "Apple" in out
+    assert "Berry" in out
+    assert "NOTE" not in out
+    summary = json.loads((folder / "metrics.json").read_text())
+    assert set(summary["categories"]) == {"Apple", "Berry"}
+    keys = {
+        "image_AUROC",
+        "image_F1Max",
+        "image_AP",
+        "pixel_AUROC",
+        "pixel_F1Max",
+        "pixel_AP",
+        "pixel_PRO",
+        "pixel_PRO_200",
+    }
+    for row in (*summary["categories"].values(), summary["mean"]):
+        assert set(row) == keys
+        assert all(v is None or 0 <= v <= 1 for v in row.values())
+    for category in ("Apple", "Berry"):
+        rows = read_scores(folder / category)
+        assert [r["sample"] for r in rows] == [f"{i:02d}" for i in range(6)]
+        assert [r["gt_label"] for r in rows] == ["0", "1"] * 3
+        for row in rows:
+            anomaly_map = tifffile.imread(folder / category / "maps" / f"{row['sample']}.tiff")
+            assert anomaly_map.shape == (32, 32)
+            assert anomaly_map.dtype == np.float32
+            assert anomaly_map.max() == pytest.approx(float(row["max_score"]), rel=1e-6)
+            with Image.open(folder / category / "images" / f"{row['sample']}.png") as picture:
+                picture.verify()
+    record = json.loads((folder / "run.json").read_text())
+    assert record["config"]["modality"] == modality
+    assert (record["config"]["image_backbone"] is None) == (modality == "points")
+    assert record["note"] is None
+    assert (folder / "metrics.csv").read_text().splitlines()[-1].startswith("mean,")
+    assert fingerprint(candies) == before
+    assert not [p for p in folder.rglob("*") if "partial" in p.name]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--variant=paper", "--ablate=trust"),
+        ("--variant=v1", "--blocks=0,1,2"),
+        ("--ablate=ipg,swpooling,ia,cae,rescoring",),
+        ("--ablate=window", "--dtype=bfloat16", "--degrees=1", "--interval=0.5", "--windows=1,2"),
+    ],
+)
+def test_variants_and_ablations(run, arguments):
+    code, _, err, folder = run(*arguments, "--categories=Apple")
+    assert code == 0, err
+    assert len(read_scores(folder / "Apple")) == 6
+
+
+def test_an_ablation_changes_the_numbers(run, tmp_path):
+    first = run("--categories=Apple", "--modality=rgb")[3]
+    other = run("--categories=Apple", "--modality=rgb", "--ablate=ia", output=tmp_path / "other")[3]
+    assert read_scores(first / "Apple") != read_scores(other / "Apple")
+
+
+def test_random_weights_are_named_everywhere(run):
+    code, out, _, folder = run(
+        "--weights_rgb=random", "--backbone=dino_vits16", "--modality=rgb", "--limit=2", "--save=images"
+    )
+    assert code == 0
+    assert "random weights" in out
+    assert "random weights" in json.loads((folder / "metrics.json").read_text())["note"]
+    assert "random weights" in json.loads((folder / "run.json").read_text())["note"]
+    with Image.open(folder / "Apple" / "images" / "00.png") as picture:
+        assert picture.height > 54 + 320 + 8
+
+
+def test_finished_categories_are_taken_and_stale_ones_are_not(run, candies, tmp_path):
+    _code, _, _, folder = run("--modality=rgb", "--save=maps")
+    stamp = (folder / "Apple" / "category.json").stat().st_mtime_ns
+    first = (folder / "metrics.json").read_bytes()
+    _, _, err, _ = run("--modality=rgb")
+    assert "Apple: finished before" in err
+    assert (folder / "Apple" / "category.json").stat().st_mtime_ns == stamp
+    assert (folder / "metrics.json").read_bytes() == first
+    (folder / "Berry" / "maps" / "03.tiff").write_bytes(b"spoiled")
+    _, _, err, _ = run("--modality=rgb", "--save=maps")
+    assert "Apple: finished" in err
+    assert "Berry: finished" not in err
+    assert (folder / "metrics.json").read_bytes() == first
+    _, _, err, _ = run("--modality=rgb", "--interval=0.9")
+    assert "finished" not in err
+    assert not (folder / "Apple" / "maps").exists()
+
+
+def test_results_do_not_depend_on_where_the_data_lies(run, candies, tmp_path):
+    import shutil
+
+    moved = tmp_path / "moved with spaces é"
+    shutil.copytree(candies, moved)
+    first = run("--modality=rgb+points", "--categories=Apple")[3]
+    other = run("--modality=rgb+points", "--categories=Apple", data=moved, output=tmp_path / "other")[3]
+    assert (first / "metrics.json").read_bytes() == (other / "metrics.json").read_bytes()
+
+
+def write_xyz(file, value):
+    points = np.full((48, 48, 3), value, np.float32)
+    tifffile.imwrite(file, points, photometric="minisblack", planarconfig="contig")
+
+
+def spoil(root, fault):
+    data = root / "Apple" / "test_public" / "data"
+    {
+        "missing mask": lambda: (data / "01_mask.png").unlink(),
+        "truncated image": lambda: (data / "02_image_0.png").write_bytes((data / "02_image_0.png").read_bytes()[:200]),
+        "depth of another size": lambda: Image.fromarray(np.ones((9, 9), np.uint16)).save(data / "03_depth.png"),
+        "all-zero xyz": lambda: write_xyz(data / "04_xyz.tiff", 0),
+        "NaN in xyz": lambda: write_xyz(data / "05_xyz.tiff", np.nan),
+        "no pose": lambda: (data / "00_pose.txt").unlink(),
+    }[fault]()
+
+
+FAULTS = {
+    "missing mask": "01_mask.png",
+    "truncated image": "02_image_0.png",
+    "depth of another size": "03_depth.png",
+    "all-zero xyz": "04_xyz.tiff",
+    "NaN in xyz": "05_xyz.tiff",
+    "no pose": "00_pose.txt",
+}
+
+
+def test_six_faults_come_in_one_report(run, tmp_path):
+    write_category(tmp_path / "data", "Apple", [f"{i:02d}" for i in range(6)])
+    for fault in FAULTS:
+        spoil(tmp_path / "data", fault)
+    code, out, err, folder = run(data=tmp_path / "data")
+    assert code == 2
+    assert "Traceback" not in err
+    assert not out
+    for file in FAULTS.values():
+        assert file in err
+    assert not (folder / "metrics.json").exists()
+
+
+def test_bad_samples_are_left_out_on_request(run, tmp_path):
+    write_category(tmp_path / "data", "Apple", [f"{i:02d}" for i in range(6)])
+    spoil(tmp_path / "data", "all-zero xyz")
+    code, _, err, folder = run("--skip_bad", data=tmp_path / "data")
+    assert code == 0
+    assert "04" in err
+    assert [r["sample"] for r in read_scores(folder / "Apple")] == ["00", "01", "02", "03", "05"]
+    assert json.loads((folder / "run.json").read_text())["skipped"] == {"Apple": ["04"]}
+    # Images alone do not look at points.
+    code, _, _, folder = run("--modality=rgb", data=tmp_path / "data", output=tmp_path / "rgb")
+    assert len(read_scores(folder / "Apple")) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--categories=Pear",), "Pear"),
+        (("--data_dir=/nowhere/at/all",), "/nowhere/at/all"),
+        (("--weights_rgb=/nowhere/weights",), "/nowhere/weights"),
+        ((f"--weights_rgb={GOLDEN / 'point_mae_tiny.pth'}",), "looks like point_mae"),
+        (("--weights_rgb=pretrained", "--weights_dir=/nowhere"), "download"),
+        (("--limit=2", "--image_size=33"), "multiple"),
+        (("--blocks=0,9,1",), "blocks"),
+        (("--blocks=0,1",), "expected 3 image blocks"),
+        (("--blocks=a",), "whole numbers"),
+        (("--degrees=2",), "odd"),
+        (("--interval=0",), "interval"),
+        (("--windows=0",), "windows"),
+        (("--ablate=nothing",), "ablate"),
+        (("--ablate=cae", "--modality=rgb"), "changes nothing"),
+        (("--variant=v1", "--modality=points"), "version 1"),
+        (("--save=videos",), "--save"),
+        (("--activation=gelu",), "only CLIP"),
+        (("--group_size=2",), "group_size"),
+        (("--group_size=2000",), "fewer than"),
+        (("stray",), "stray"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(run, arguments, message):
+    code, _out, err, folder = run(*arguments)
+    assert code == 2
+    assert message in err
+    errors = [line for line in err.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert "Traceback" not in err
+    assert not (folder / "metrics.json").exists()
+
+
+def test_one_sample_is_refused(run, tmp_path):
+    write_category(tmp_path / "data", "Apple", ["00"])
+    code, _, err, _ = run(data=tmp_path / "data")
+    assert code == 2
+    assert "Apple" in err
+
+
+def test_an_output_folder_that_cannot_be_written_is_named(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err, _ = run(output=tmp_path / "file")
+    assert code == 2
+    assert str(tmp_path / "file") in err
+
+
+def test_two_runs_do_not_write_at_once(run, tmp_path):
+    from launch.output import ResultsFolder
+
+    with ResultsFolder(tmp_path / "results", "eyecandies").locked():
+        code, _, err, _ = run("--modality=rgb")
+    assert code == 2
+    assert "another run" in err
+
+
+def process(*arguments, cwd):
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "launch.eval", *arguments],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_help_from_a_folder_with_our_names_in_it(tmp_path):
+    """An installed package must win over data folders called weights or launch in the user's directory."""
+    for name in ("weights", "launch", "musc_jax"):
+        (tmp_path / name).mkdir()
+    if "site-packages" not in weights.__file__:
+        pytest.skip("an editable install cannot do this; CI installs the wheel")
+    with process("--help", cwd=tmp_path) as started:
+        out, err = started.communicate(timeout=60)
+    assert started.returncode == 0, err
+    for flag in ("--dataset", "--weights_rgb", "--[no]skip_bad", "--point_norm"):
+        assert flag in out
+
+
+def test_unknown_flags_are_refused(tmp_path):
+    with process("--modallity=rgb", cwd=tmp_path) as started:
+        _, err = started.communicate(timeout=60)
+    assert started.returncode != 0
+    assert "modallity" in err
+
+
+@pytest.mark.slow
+def test_killed_runs_continue_to_the_same_bytes(run, tmp_path, candies, image_weights):
+    settings = (f"--data_dir={candies}", "--dataset=eyecandies", f"--weights_rgb={image_weights}", *SMALL)
+    settings += (
+        f"--weights_points={GOLDEN / 'point_mae_tiny.pth'}",
+        "--save=maps",
+        f"--cache_dir={tmp_path / 'cache'}",
+    )
+    started = time.monotonic()
+    with process(*settings, f"--output_dir={tmp_path / 'whole'}", cwd=tmp_path) as whole:
+        _, err = whole.communicate(timeout=120)
+    assert whole.returncode == 0, err
+    length, draw = time.monotonic() - started, random.Random(0)
+    for _ in range(3):
+        with process(*settings, f"--output_dir={tmp_path / 'killed'}", cwd=tmp_path) as one:
+            time.sleep(draw.uniform(0.4, 1) * length)
+            one.send_signal(signal.SIGKILL)
+            one.communicate()
+    with process(*settings, f"--output_dir={tmp_path / 'killed'}", cwd=tmp_path) as last:
+        _, err = last.communicate(timeout=120)
+    assert last.returncode == 0, err
+    a, b = (tmp_path / name / "eyecandies" for name in ("whole", "killed"))
+    files = sorted(p.relative_to(a) for p in a.rglob("*") if p.is_file())
+    assert files == sorted(p.relative_to(b) for p in b.rglob("*") if p.is_file())
+    for file in files:
+        if file.suffix == ".tiff" or file.name in ("metrics.json", "metrics.csv", "scores.csv"):
+            assert (a / file).read_bytes() == (b / file).read_bytes(), file
