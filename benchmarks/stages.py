@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 import musc_jax as m
 from benchmarks import plain
@@ -145,6 +145,7 @@ def fastest(run: Callable[[], Any]) -> float:
 
 def main(_: list[str]) -> None:
     """Runs the stages and prints the table."""
+    logging.set_verbosity(logging.WARNING)
     rate = plain.matmul_rate()
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}: products alone {rate / 1e9:.0f} GFLOP/s (float32)")
     print(f"{'stage':45} {'ours ms':>9} {'plain ms':>9} {'ratio':>7}")

@@ -21,7 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 import musc_jax
 import weights
@@ -34,8 +34,6 @@ from musc_jax.config import Config, ConfigError
 from musc_jax.data import DataError, Dataset, open_dataset
 from musc_jax.programs import Programs
 
-# JAX logs which accelerators it did not find.
-flags.FLAGS.set_default("verbosity", -1)
 flags.adopt_module_key_flags(options)
 
 RANDOM_NOTE = "random weights: the figures say nothing about the method's accuracy with pretrained ones"
@@ -274,6 +272,8 @@ def _report(
 
 def main(argv: list[str]) -> int:
     """The whole program; returns the exit code."""
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # JAX tells at length which accelerators it did not find
     if len(argv) > 1:
         _say(f"error: expected flags only, received {' '.join(argv[1:])!r}; see --help")
         return 2

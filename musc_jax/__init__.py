@@ -6,6 +6,7 @@ jitted, vmapped and, where it makes sense, differentiated. They are written for 
 
 from musc_jax import metrics as metrics
 from musc_jax.aggregation import lnamd_grid, snamd_grid, snamd_points
+from musc_jax.config import Config
 from musc_jax.crossmodal import (
     align_modalities,
     cross_modal_enhancement,
@@ -54,4 +55,6 @@ __all__ = [  # noqa: RUF022 - grouped by theme
     "point_map",
     # Metrics (host side)
     "metrics",
+    # What a run computes; `musc_jax.pipeline.score` runs it
+    "Config",
 ]
