@@ -49,13 +49,11 @@ def published(
         variant: "released", "paper" or "v1".
         image_size: Working size. The papers' DINO runs used 224. The size of their CLIP runs is not settled (224, 336
             or 518), so any of these is compared and the setting names the size.
-        categories: Those of the run; a mean over fewer than all is not comparable.
+        categories: Those of the run. Fewer than all are compared only where results by category are published.
     """
     tables = _tables()
     released = dict(tables["released_v2_per_category"]["results"].get(dataset, {}))
     average = released.pop("Average", None)
-    if released and set(categories) != set(released):
-        return None
     sizes = (224, 336, 518) if backbone.startswith("clip") else (224,)
     if image_size not in sizes:
         return None
@@ -67,9 +65,16 @@ def published(
         same = (row["dataset"], row["modality"], row["method"], row["backbone"]) == (dataset, modality, method, wanted)
         if same and row.get("subsets", 1) == 1:
             setting = f"{method}, {modality}, {wanted} at {image_size}"
+            whole = not released or set(categories) == set(released)
             if (modality, backbone, variant) == ("rgb+points", "dino_vitb8", "released") and average:
-                return Published(setting, average, released)
-            return Published(setting, {key: row[key] for key in _KEYS if row.get(key) is not None}, {})
+                # The one setting with published categories: some of them can be compared, too.
+                chosen = {name: released[name] for name in categories if name in released}
+                if len(chosen) < len(categories):
+                    return None
+                some = {key: sum(row[key] for row in chosen.values()) / len(chosen) for key in _KEYS}
+                return Published(setting, average if whole else some, chosen)
+            means = {key: row[key] for key in _KEYS if row.get(key) is not None}
+            return Published(setting, means, {}) if whole else None
     return None
 
 
