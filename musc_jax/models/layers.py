@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from flax import linen as nn
 
 # Without it, an H100 multiplies float32 as TF32 and a TPU as bfloat16.
@@ -96,12 +97,12 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """(batch, tokens, width) to the same."""
-        batch, tokens, width = x.shape
+        width = x.shape[-1]
         qkv = Dense(3 * width, use_bias=self.qkv_bias, dtype=self.dtype, name="qkv")(
             LayerNorm(self.norm_epsilon, name="norm1")(x)
         )
-        q, k, v = qkv.reshape(batch, tokens, 3, self.heads, -1).transpose(2, 0, 3, 1, 4)
-        mixed = attention(q, k, v, self.dtype).swapaxes(1, 2).reshape(x.shape)
+        q, k, v = rearrange(qkv, "b m (part h d) -> part b h m d", part=3, h=self.heads)
+        mixed = rearrange(attention(q, k, v, self.dtype), "b h m d -> b m (h d)")
         mixed = Dense(width, dtype=self.dtype, name="proj")(mixed)
         x = x + self._scaled(mixed, "scale1")
         hidden = Dense(self.mlp_width, dtype=self.dtype, name="fc1")(LayerNorm(self.norm_epsilon, name="norm2")(x))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 from flax import linen as nn
 from jaxtyping import Float
 
@@ -119,10 +120,8 @@ class VisionTransformer(nn.Module):
         c, p = self.config, self.config.patch_size
         batch = images.shape[0]
         # A convolution whose stride is its size is a product over flattened patches.
-        patches = images.reshape(batch, grid[0], p, grid[1], p, 3).transpose(0, 1, 3, 2, 4, 5)
-        x = Dense(c.width, use_bias=c.patch_bias, dtype=self.dtype, name="patch_embedding")(
-            patches.reshape(batch, grid[0] * grid[1], p * p * 3)
-        )
+        patches = rearrange(images, "b (h p) (w q) c -> b (h w) (p q c)", p=p, q=p)
+        x = Dense(c.width, use_bias=c.patch_bias, dtype=self.dtype, name="patch_embedding")(patches)
         init = nn.initializers.normal(0.02)
         positions = self.param("position_embedding", init, (1 + c.native_grid**2, c.width), jnp.float32)
         class_token = self.param("class_token", init, (c.width,), jnp.float32) + positions[0]

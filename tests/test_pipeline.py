@@ -1,0 +1,121 @@
+"""The pipeline as a library call, on samples made in memory."""
+
+from pathlib import Path
+
+import chex
+import numpy as np
+import pytest
+
+import musc_jax
+import weights
+from musc_jax import Config, pipeline
+from musc_jax.config import AggregationConfig, ConfigError, GroupingConfig
+from musc_jax.data import Sample
+from musc_jax.features import normalize_points
+from musc_jax.programs import Programs
+
+GROUPS = GroupingConfig(num_groups=40, group_size=16, k_iter=10)
+
+
+@pytest.fixture(scope="module")
+def backbones():
+    image = weights.load("random", "dino_vits8", width=32, depth=3, heads=2, mlp_width=48)
+    points = weights.load(Path(__file__).parent / "golden" / "point_mae_tiny.pth", "point_mae", heads=3)
+    return {"image_backbone": image, "point_backbone": points}
+
+
+@pytest.fixture
+def samples(rng):
+    """Six little scenes of one kind, one of them with a spot and a bump."""
+    made = []
+    y, x = np.mgrid[:32, :32] / 32 - 0.5
+    for i in range(6):
+        spot = ((x - 0.1) ** 2 + y**2 < 0.01) & (i == 4)
+        image = np.where(spot[..., None], [40, 40, 220], [200, 120, 60]) + rng.integers(0, 12, (32, 32, 3))
+        depth = 1.5 + 0.2 * (x**2 + y**2) - 0.1 * spot + 0.001 * rng.normal(size=x.shape)
+        points = np.stack([x + 0.001, y + 0.001, depth], -1).astype(np.float32)
+        points[:2] = 0
+        made.append(Sample(f"{i:03d}", image.astype(np.uint8), points, spot, int(i == 4), Path(f"{i}.png")))
+    return made
+
+
+@pytest.mark.parametrize("modality", ["rgb", "points", "rgb+points"])
+@pytest.mark.parametrize("variant", ["released", "paper"])
+def test_finds_the_odd_one_out(samples, backbones, modality, variant):
+    config = Config(variant=variant, modality=modality, image_size=32, grouping=GROUPS, **backbones)
+    results = pipeline.score(samples, config)
+    chex.assert_tree_all_finite((results.pred_scores, results.anomaly_maps))
+    assert results.anomaly_maps.shape == (6, 32, 32)
+    assert results.max_scores.argmax() == 4
+    np.testing.assert_allclose(results.max_scores, results.anomaly_maps.max((1, 2)))
+    spot = samples[4].gt_mask
+    assert results.anomaly_maps[4][spot].mean() > 1.2 * results.anomaly_maps[4][~spot].mean()
+
+
+def test_order_of_samples_does_not_matter(samples, backbones):
+    config = Config(modality="rgb+points", image_size=32, grouping=GROUPS, **backbones)
+    plain, turned = pipeline.score(samples, config), pipeline.score(samples[::-1], config)
+    # Rank matching swaps neighbours in rank on a rounding; values next to each other in rank are close.
+    np.testing.assert_allclose(turned.anomaly_maps[::-1], plain.anomaly_maps, atol=2e-3 * plain.anomaly_maps.max())
+    np.testing.assert_allclose(turned.pred_scores[::-1], plain.pred_scores, atol=1e-2)
+
+
+def test_version_1_is_the_mean_over_degrees_and_stages(samples, backbones):
+    image = backbones["image_backbone"]
+    config = Config.v1(image_size=32, image_backbone=image)
+    results = pipeline.score(samples, config)
+    mean, std = (np.array(v, np.float32) for v in (image.mean, image.std))
+    pixels = (np.stack([s.image for s in samples]).astype(np.float32) / 255 - mean) / std
+    stages = image.module.apply(image.variables, pixels, blocks=image.v1_blocks)
+    scores = [
+        musc_jax.mutual_scores(np.stack([musc_jax.lnamd_grid(t, degree=r) for t in stage]))
+        for stage in stages
+        for r in (1, 3, 5)
+    ]
+    np.testing.assert_allclose(results.patch_scores.image, np.mean(scores, axis=0), atol=1e-4)
+
+
+def test_programs_are_compiled_once(samples, backbones):
+    config = Config(modality="rgb+points", image_size=32, grouping=GROUPS, **backbones)
+    programs = Programs()
+    first = pipeline.score(samples, config, programs=programs)
+    count, seconds = programs.count, programs.compile_seconds
+    again = pipeline.score(samples, config, programs=programs)
+    assert programs.count == count
+    assert programs.compile_seconds == seconds > 0
+    np.testing.assert_array_equal(again.anomaly_maps, first.anomaly_maps)
+    assert {"image backbone", "point grouping", "mutual scoring", "maps"} <= set(programs.seconds)
+
+
+def test_progress_is_reported(samples, backbones):
+    seen = []
+    config = Config(modality="rgb", image_size=32, image_backbone=backbones["image_backbone"])
+    pipeline.score(samples, config, progress=lambda *call: seen.append(call))
+    assert [c for c in seen if c[0] == "features"] == [("features", i + 1, 6) for i in range(6)]
+    assert seen[-1] == ("maps", 6, 6)
+
+
+def test_what_does_not_fit_is_named(samples, backbones):
+    config = Config(modality="rgb+points", image_size=32, grouping=GROUPS, **backbones)
+    with pytest.raises(ValueError, match="N = 1"):
+        pipeline.score(samples[:1], config)
+    with pytest.raises(ValueError, match="sample 000: expected an image of 40"):
+        pipeline.score(samples, Config(modality="rgb", image_size=40, **backbones))
+    with pytest.raises(ConfigError, match="image_backbone"):
+        pipeline.score(samples, Config(modality="rgb"))
+    with pytest.raises(ConfigError, match="expected 3 image blocks"):
+        pipeline.score(samples, Config(image_size=32, blocks=(1,), grouping=GROUPS, **backbones))
+    with pytest.raises(ConfigError, match="degrees"):
+        Config(aggregation=AggregationConfig(degrees=()))
+
+
+def test_validity_is_decided_before_centring():
+    points = np.zeros((4, 4, 3), np.float32)
+    points[1:3, 1:3] = [[[1, 1, 1], [3, 1, 1]], [[1, 3, 1], [3, 3, 3]]]
+    points[0, 0] = [2, 2, 1.5]  # exactly the mean: all coordinates become 0, and it stays a point
+    normal, valid = normalize_points(points)
+    assert valid.sum() == 5
+    np.testing.assert_allclose(normal[valid].mean(0), 0, atol=1e-7)
+    assert np.linalg.norm(normal, axis=1).max() == pytest.approx(1)
+    assert valid[0]
+    np.testing.assert_array_equal(normal[0], 0)
