@@ -37,7 +37,7 @@ class ResultsFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / f"{_PARTIAL}probe"
             probe.touch()
-            probe.unlink()
+            probe.unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written ({error.strerror}); pass another --output_dir") from None
 

@@ -18,7 +18,9 @@ import numpy as np
 
 from weights.errors import WeightsError
 
-_MAX_PICKLE = 64 << 20
+_MAX_PICKLE = 16 << 20
+# A large CLIP checkpoint takes 30,000; a bomb would keep the interpreter busy for minutes.
+_MAX_OPERATIONS = 300_000
 _MAX_TENSOR = 8 << 30
 _MAX_STACK = 100_000
 _MAX_DEPTH = 100
@@ -102,7 +104,7 @@ class _Pickle:
     def load(self) -> Any:
         """The object the pickle describes."""
         table = self._table()
-        while True:
+        for _ in range(_MAX_OPERATIONS):
             code = self._take(1)[0]
             if code == ord("."):
                 return self._pop()
@@ -111,6 +113,7 @@ class _Pickle:
             table[code]()
             if len(self._stack) > _MAX_STACK:
                 raise _Broken("the pickle is nested too deeply")
+        raise _Broken("the pickle does not come to an end")
 
     def _take(self, count: int) -> bytes:
         if count < 0 or self._at + count > len(self._data):
