@@ -36,6 +36,17 @@ def same_dtype(*arrays: Array) -> tuple[jax.Array, ...]:
     return tuple(x.astype(dtype) for x in wide)
 
 
+def as_index(name: str, x: Array) -> jax.Array:
+    """Returns integers as int32; no cloud has 2^31 points.
+
+    An int64 NumPy array that is used both inside and outside of `jax.enable_x64` would otherwise bring the wider type
+    along from one to the other.
+    """
+    if not np.issubdtype(x.dtype, np.integer):
+        raise ValueError(f"{name}: expected integers, received {x.dtype}")
+    return x.astype(np.int32) if isinstance(x, jax.Array) else jnp.asarray(x.astype(np.int32))
+
+
 def expect_shape(name: str, x: Array, shape: Sequence[int | None]) -> None:
     """Raises a ValueError that states expected and received shape; None matches any size."""
     received = np.shape(x)

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from musc_jax._arrays import (
     Array,
     as_float,
+    as_index,
     expect_shape,
     expect_variant,
     safe_sqrt,
@@ -57,7 +58,7 @@ def patch_index(pixels: Int[Array, "*G"], *, size: int, grid: int) -> Int[jax.Ar
     """
     if grid < 1 or size % grid:
         raise ValueError(f"size: expected a multiple of the grid's {grid} patches, received {size}")
-    pixels = jnp.asarray(pixels)
+    pixels = as_index("pixels", pixels)
     patch = size // grid
     return (pixels // size // patch) * grid + pixels % size // patch
 
@@ -90,7 +91,7 @@ def align_modalities(
     _expect_pair(scores_2d, scores_3d, patch_of_group)
     dtypes = as_float(scores_2d)[1], as_float(scores_3d)[1]
     scores_2d, scores_3d = same_dtype(scores_2d, scores_3d)
-    patch = jnp.asarray(patch_of_group)
+    patch = as_index("patch_of_group", patch_of_group)
     count = jnp.zeros(len(scores_2d), scores_2d.dtype).at[patch].add(1)
     total = jnp.zeros_like(scores_2d).at[patch].add(scores_3d)
     to_2d = total / jnp.maximum(count, 1)[:, None]
@@ -214,5 +215,5 @@ def multimodal_scores(
         return mean_of_lowest(own_2d, count, axis=0), mean_of_lowest(own_3d, count, axis=0)
 
     scores = (all_pair_scores(features_2d), all_pair_scores(features_3d))
-    out_2d, out_3d = jax.lax.map(one_sample, (*scores, jnp.asarray(patch_of_group)))
+    out_2d, out_3d = jax.lax.map(one_sample, (*scores, as_index("patch_of_group", patch_of_group)))
     return out_2d.astype(dtypes[0]), out_3d.astype(dtypes[1])

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from musc_jax._arrays import (
     Array,
     as_float,
+    as_index,
     expect_shape,
     expect_variant,
     points_and_mask,
@@ -155,7 +156,7 @@ def iterative_point_grouping(
         raise ValueError(f"group_size, k_iter: expected at least 3 and 1, received {group_size} and {k_iter}")
     dtype = as_float(points)[1]
     points, mask = points_and_mask(points, valid)
-    centers = jnp.asarray(centers)
+    centers = as_index("centers", centers)
     at = points[centers]
     near = nearest_neighbors(at, points, 2 * group_size, valid=mask)
     bend = curvature(points[near.indices[:, 1:group_size]], at)

@@ -11,6 +11,7 @@ from musc_jax._arrays import (
     PRECISION,
     Array,
     as_float,
+    as_index,
     expect_shape,
     points_and_mask,
     safe_norm,
@@ -213,7 +214,7 @@ def point_map(
     if size < 1:
         raise ValueError(f"size: expected at least 1 pixel, received {size}")
     at_points = interpolate_points(points, centers, values, valid=valid)
-    pixels = jnp.asarray(pixels)
+    pixels = as_index("pixels", pixels)
     if valid is not None:
         pixels = jnp.where(jnp.asarray(valid).astype(bool), pixels, size * size)
     image = jnp.zeros(size * size, at_points.dtype).at[pixels].set(at_points, mode="drop")
