@@ -5,7 +5,7 @@ contracts.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -120,3 +120,14 @@ def smallest(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     """
     negated, indices = jax.lax.optimization_barrier(tuple(jax.lax.top_k(-values, k)))
     return -negated, indices
+
+
+def join_stages(per_sample: list, join: Callable) -> list[jax.Array]:
+    """Samples by stages to stages by samples, giving up each stage's parts before the next is joined."""
+    columns = [list(column) for column in zip(*per_sample, strict=True)]
+    per_sample.clear()
+    joined = []
+    for column in columns:
+        joined.append(join(column))
+        column.clear()
+    return joined

@@ -11,7 +11,7 @@ import weights
 from musc_jax import Config, pipeline
 from musc_jax.config import AggregationConfig, ConfigError, GroupingConfig
 from musc_jax.data import Sample
-from musc_jax.features import normalize_points
+from musc_jax.point_features import normalize_points
 from musc_jax.programs import Programs
 
 GROUPS = GroupingConfig(num_groups=40, group_size=16, k_iter=10)

@@ -1,0 +1,123 @@
+"""Images to tokens: backbone and neighbourhood aggregation (paper III-A and III-B)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Float, UInt8
+
+from musc_jax._arrays import join_stages
+from musc_jax.aggregation import lnamd_grid, snamd_grid
+from musc_jax.config import Config
+from musc_jax.programs import Programs
+
+# Images go through the backbone this many at a time. One keeps a CPU's caches warm; a GPU wants more, and gets it.
+_IMAGES_AT_ONCE = {"cpu": 1}
+_IMAGES_AT_ONCE_ELSEWHERE = 16
+
+
+class ImageFeatures(NamedTuple):
+    """Aggregated image tokens of N samples."""
+
+    stages: list[Float[jax.Array, "N M C"]]
+    """One array for each stage (version 1: for each degree of each stage)."""
+    embedding: Float[jax.Array, "N D"] | None
+    """Version 1 only: the L2-normalised image embedding that re-scoring compares."""
+
+
+def _image_tokens(
+    variables: dict,
+    images: UInt8[jax.Array, "B S S 3"],
+    *,
+    module: nn.Module,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    blocks: tuple[int, ...],
+    embedding: bool,
+) -> tuple:
+    """Images stay uint8 until here: a quarter of the bytes to move."""
+    shift, scale = (jnp.asarray(x, jnp.float32).reshape(1, 1, 1, 3) for x in (mean, std))
+    scaled = (images.astype(jnp.float32) / 255 - shift) / scale
+    if embedding:
+        return module.apply(variables, scaled, blocks=blocks, embedding=True)
+    return module.apply(variables, scaled, blocks=blocks), None
+
+
+def _aggregate_images(
+    tokens: tuple[jax.Array, ...], *, degrees: tuple[int, ...], variant: str, similarity_weighting: bool
+) -> tuple[jax.Array, ...]:
+    def one(sample: jax.Array) -> jax.Array:
+        return snamd_grid(sample, degrees=degrees, variant=variant, similarity_weighting=similarity_weighting)
+
+    return tuple(jax.lax.map(one, stage) for stage in tokens)
+
+
+def _aggregate_images_v1(tokens: tuple[jax.Array, ...], *, degrees: tuple[int, ...]) -> tuple[jax.Array, ...]:
+    return tuple(
+        jax.lax.map(lambda sample, degree=degree: lnamd_grid(sample, degree=degree), stage)
+        for stage in tokens
+        for degree in degrees
+    )
+
+
+class ImageExtractor:
+    """Collects images into batches of one shape; the last one is filled up by repeating."""
+
+    def __init__(self, config: Config, programs: Programs) -> None:
+        self._config, self._programs = config, programs
+        self._waiting: list[np.ndarray] = []
+        self._stages: list[list[jax.Array]] = []
+        self._embeddings: list[jax.Array] = []
+        self._batch = _IMAGES_AT_ONCE.get(jax.default_backend(), _IMAGES_AT_ONCE_ELSEWHERE)
+
+    def add(self, image: UInt8[np.ndarray, "S S 3"]) -> None:
+        """Takes the next image; runs the backbone when a batch is full."""
+        self._waiting.append(image)
+        if len(self._waiting) == self._batch:
+            self._flush()
+
+    def _flush(self) -> None:
+        config, run = self._config, self._programs.run
+        backbone = config.image_backbone
+        assert backbone is not None
+        assert config.blocks is not None
+        count = len(self._waiting)
+        filled = self._waiting + self._waiting[-1:] * (self._batch - count)
+        self._waiting = []
+        tokens, embedding = run(
+            "image backbone",
+            _image_tokens,
+            backbone.variables,
+            np.stack(filled),
+            module=backbone.module,
+            mean=tuple(backbone.mean),
+            std=tuple(backbone.std),
+            blocks=config.blocks,
+            embedding=config.variant == "v1",
+        )
+        degrees = config.aggregation.degrees
+        if config.variant == "v1":
+            stages = run("image aggregation", _aggregate_images_v1, tokens, degrees=degrees)
+            self._embeddings.append(embedding[:count])
+        else:
+            stages = run(
+                "image aggregation",
+                _aggregate_images,
+                tokens,
+                degrees=degrees,
+                variant=config.variant,
+                similarity_weighting="swpooling" not in config.ablate,
+            )
+        self._stages.append([stage[:count] for stage in stages])
+
+    def finish(self) -> ImageFeatures:
+        """Runs what is left over and puts all samples together."""
+        if self._waiting:
+            self._flush()
+        embedding = None
+        if self._embeddings:
+            joined = jnp.concatenate(self._embeddings)
+            embedding = joined / jnp.linalg.norm(joined, axis=1, keepdims=True)
+        return ImageFeatures(join_stages(self._stages, jnp.concatenate), embedding)
