@@ -288,10 +288,19 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _parse(argv: list[str]) -> list[str]:
+    """Absl's parser; what it refuses is bad input like any other: one line, exit code 2."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        _say(f"error: {str(error).splitlines()[0]}; see --help")
+        sys.exit(2)
+
+
 def run() -> None:
     """Entry point; --help is a success, which absl does not think."""
     try:
-        app.run(main)
+        app.run(main, flags_parser=_parse)
     except SystemExit as end:
         if end.code == 1 and any(a.lstrip("-") in ("help", "helpshort", "helpfull", "?") for a in sys.argv[1:]):
             raise SystemExit(0) from None

@@ -31,7 +31,7 @@ DATASET = flags.DEFINE_enum(
 )
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the dataset; not needed for synthetic.")
 CATEGORIES = flags.DEFINE_list("categories", None, "Comma-separated categories; default all.")
-LIMIT = flags.DEFINE_integer("limit", None, "Use only the first so many samples of each category.", lower_bound=2)
+LIMIT = flags.DEFINE_integer("limit", None, "Use only the first so many samples of each category.")
 SKIP_BAD = flags.DEFINE_bool(
     "skip_bad", False, "Leave out samples with unreadable files or without points, and list them, instead of ending."
 )
@@ -73,7 +73,7 @@ POINT_NORM = flags.DEFINE_enum(
     "Default cloud; checkpoint with --variant=paper.",
 )
 IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size", None, "Side of image, point map and anomaly map in pixels; default by backbone.", lower_bound=1
+    "image_size", None, "Side of image, point map and anomaly map in pixels; default by backbone."
 )
 BLOCKS = flags.DEFINE_list(
     "blocks", None, "0-based transformer blocks to use (of the image backbone, if there is one); default by backbone."
@@ -88,7 +88,7 @@ GROUP_SIZE = flags.DEFINE_integer("group_size", 128, "Points of a group.")
 ABLATE = flags.DEFINE_list(
     "ablate", [], "Parts to switch off: " + "; ".join(f"{k} ({v})" for k, v in ABLATIONS.items()) + "."
 )
-SEED = flags.DEFINE_integer("seed", 0, "Seed of the random weights and of the synthetic set.", lower_bound=0)
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the random weights and of the synthetic set.")
 # Where to
 OUTPUT_DIR = flags.DEFINE_string("output_dir", "results", "Where results are written.")
 CACHE_DIR = flags.DEFINE_string("cache_dir", str(_DEFAULT_CACHE), "Where derived files are kept.")
@@ -105,6 +105,8 @@ class Weights(NamedTuple):
 def _numbers(name: str, values: list[str] | None) -> tuple[int, ...] | None:
     if values is None:
         return None
+    if not values:
+        raise ConfigError(f"--{name}: expected at least one number, received none")
     try:
         return tuple(int(value) for value in values)
     except ValueError:
@@ -139,6 +141,9 @@ def weight_sources() -> Weights:
 
 def plain_config() -> Config:
     """The config without backbones: every option checked before anything is loaded."""
+    for flag, lowest in ((LIMIT, 1), (SEED, 0)):
+        if flag.value is not None and flag.value < lowest:
+            raise ConfigError(f"--{flag.name}: expected at least {lowest}, received {flag.value}")
     windows = _numbers("windows", WINDOWS.value)
     return Config(
         variant=VARIANT.value,
