@@ -93,12 +93,12 @@ def square_side(num_tokens: int) -> int:
 
 
 def safe_sqrt(x: jax.Array) -> jax.Array:
-    """Square root with value and gradient 0 at 0 and below.
+    """Square root with value and gradient 0 at 0 and below; NaN stays NaN.
 
     The plain one has an infinite gradient at 0, which becomes NaN as soon as it meets a zero, and a squared distance
     computed in float32 may come out slightly negative.
     """
-    positive = x > 0
+    positive = ~(x <= 0)  # not x > 0: a broken sample must not come out as a perfect match
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
 
 

@@ -93,6 +93,8 @@ def all_pair_scores(features: Float[Array, "N M C"]) -> Float[jax.Array, "N R M"
         ValueError: Wrong shapes, fewer than 2 samples.
     """
     expect_shape("features", features, (None, None, None))
+    if 0 in features.shape[1:]:
+        raise ValueError(f"features: expected at least one token and channel, received shape {features.shape}")
     count = features.shape[0]
     if count < 2:
         raise ValueError(f"features: N = {count}: samples score each other, so at least 2 are needed")

@@ -169,10 +169,18 @@ def test_interval_gradient_is_shared_by_ties():
     np.testing.assert_allclose(gradient, [0.5, 0.25, 0.25, 0.0])
 
 
+def test_a_broken_sample_is_no_perfect_match(rng):
+    features = units(rng, 4, 7, 5)
+    features[2, 3] = np.nan
+    scores = np.asarray(m.mutual_scores(features, interval=0.3))
+    assert np.isnan(scores[2]).all()
+
+
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda f: musc_jax.mutual_scores(f[:, :0]), "at least one token"),
         (lambda f: musc_jax.mutual_scores(f, interval=0.0), "interval"),
         (lambda f: musc_jax.mutual_scores(f, interval=1.1), "interval"),
         (lambda f: musc_jax.mutual_scores(f[0]), "features: expected shape"),

@@ -268,9 +268,9 @@ def convert(
         float32 arrays by parameter path.
 
     Raises:
-        WeightsError: Lists every missing, unexpected and misshapen entry.
+        WeightsError: Lists every missing, unexpected and misshapen entry, and those that hold NaN or infinity.
     """
-    missing, misshapen, used = [], [], set()
+    missing, misshapen, broken, used = [], [], [], set()
     out: dict[str, np.ndarray] = {}
     for rule in rules:
         used |= set(rule.sources)
@@ -290,10 +290,17 @@ def convert(
             misshapen.append(f"{rule.sources[0]} of type {value.dtype}")
         else:
             out[rule.target] = np.ascontiguousarray(value, np.float32)
+            if not np.isfinite(out[rule.target]).all():
+                broken.append(rule.sources[0])
     unexpected = [name for name in tensors if name not in used and not IGNORED.search(name)]
     problems = [
         f"{len(found)} {kind} ({'; '.join(sorted(found)[:_LISTED])}{'; ...' if len(found) > _LISTED else ''})"
-        for kind, found in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
+        for kind, found in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("misshapen", misshapen),
+            ("not finite", broken),
+        )
         if found
     ]
     if problems:

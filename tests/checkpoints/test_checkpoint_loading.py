@@ -133,6 +133,7 @@ def test_every_problem_comes_in_one_error(folder):
             "encoder.layer.1.output.dense.bias": None,
             "embeddings.patch_embeddings.projection.bias": np.zeros(31, np.float32),
             "something.else": np.zeros(3, np.float32),
+            "layernorm.weight": np.full(32, np.nan, np.float32),
         },
     )
     with pytest.raises(weights.WeightsError) as error:
@@ -143,6 +144,7 @@ def test_every_problem_comes_in_one_error(folder):
     assert "2 missing" in text
     assert "1 unexpected" in text
     assert "1 misshapen" in text
+    assert "1 not finite (layernorm.weight)" in text
     assert str(folder) in text
 
 
