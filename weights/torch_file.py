@@ -20,7 +20,7 @@ from weights.errors import WeightsError
 
 _MAX_PICKLE = 16 << 20
 # A large CLIP checkpoint takes 30,000; a bomb would keep the interpreter busy for minutes.
-_MAX_OPERATIONS = 300_000
+_MAX_OPERATIONS = 200_000
 _MAX_TENSOR = 8 << 30
 _MAX_STACK = 100_000
 _MAX_DEPTH = 100

@@ -6,17 +6,17 @@ living one is writing.
 """
 
 import hashlib
-import io
 import os
 import shutil
 import socket
 import uuid
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 # A process id returns after a restart (in a container often at once): the random part tells this
 # run's temporary names from those of an earlier one with the same id.
@@ -57,11 +57,10 @@ def sweep(folder: Path) -> None:
 def write_arrays(path: Path, key: str, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays to `path` so that `read_arrays` with the same key gives them back.
 
-    The file is a SHA-256 digest of key and content, followed by the content in NumPy's zip format.
+    The file is a SHA-256 digest of key and content, followed by the content as safetensors. NumPy's own format has its
+    header parsed as Python, and that parser of CPython 3.11 fails now and then when several threads use it.
     """
-    buffer = io.BytesIO()
-    np.savez(buffer, **dict(arrays))  # type: ignore[arg-type]
-    content = buffer.getvalue()
+    content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     with temporary(path) as part:
         with part.open("wb") as file:
             file.write(_digest(key, content))
@@ -79,9 +78,8 @@ def read_arrays(path: Path, key: str) -> dict[str, np.ndarray] | None:
     if digest != _digest(key, content):
         return None
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            return dict(archive)
-    except (OSError, ValueError, zipfile.BadZipFile):
+        return load(content)
+    except (SafetensorError, ValueError):
         return None
 
 

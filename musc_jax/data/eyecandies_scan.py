@@ -145,7 +145,7 @@ class Scan:
                 cache.write_arrays(
                     path,
                     key,
-                    {"points": cleaned.points, "clustered": np.array(cleaned.clustered)},
+                    {"points": cleaned.points, "clustered": np.array([cleaned.clustered])},
                 )
             except OSError as error:
                 reason = error.strerror or type(error).__name__
@@ -195,7 +195,7 @@ class Scan:
         return _sha256([cleaning.VERSION, keep_plane, sorted((item, seen[item].digest) for item in seen)])
 
     def _stored(self, key: str) -> Path:
-        return self.store / f"{key}.npz.sha256"
+        return self.store / f"{key}.xyz"
 
 
 def _raw_decoders(size: tuple[int, int] | None) -> dict[str, Callable[[Content], object]]:
@@ -210,7 +210,7 @@ def _from_store(path: Path, key: str) -> Cleaned | None:
     arrays = cache.read_arrays(path, key)
     if arrays is None:
         return None
-    return Cleaned(arrays["points"], bool(arrays["clustered"]))
+    return Cleaned(arrays["points"], bool(arrays["clustered"].all()))
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -113,10 +113,10 @@ def read_everything(path):
 def test_hostile_files_end_in_one_error(tmp_path, kind):
     path = tmp_path / "weights.pth"
     HOSTILE[kind](path)
-    started = time.monotonic()
+    started = time.process_time()  # of this process: others may keep the machine busy
     with pytest.raises(WeightsError) as error:
         read_everything(path)
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
     assert not os.path.exists(f"{path}.owned")
