@@ -5,6 +5,7 @@ would be a result, and never NaN.
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -35,9 +36,9 @@ def _ranking_metrics(positive: np.ndarray, scores: np.ndarray) -> Metrics:
 
 
 def _finite(name: str, values: np.ndarray) -> np.ndarray:
-    finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    finite = np.isfinite(values)
     if not finite.all():
-        raise ValueError(f"{name}: expected finite values, sample {int(np.argmin(finite))} holds NaN or infinity")
+        raise ValueError(f"{name}: expected finite values, sample {np.argwhere(~finite)[0, 0]} holds NaN or infinity")
     return values
 
 
@@ -53,14 +54,14 @@ def image_metrics(labels: Num[np.ndarray | jax.Array, "N"] | None, scores: Num[n
         labels are missing or of one class only.
 
     Raises:
-        ValueError: Different lengths, scores that are not finite.
+        ValueError: Different lengths; labels or scores that are not finite (the message names the first such sample).
     """
     scores = _finite("scores", np.asarray(scores, np.float64))
     if labels is None:
         return dict.fromkeys(_IMAGE_KEYS)
-    if np.shape(labels) != scores.shape:
-        raise ValueError(f"labels: expected shape {scores.shape}, received {np.shape(labels)}")
-    return _ranking_metrics(np.asarray(labels) != 0, scores)
+    if scores.ndim != 1 or np.shape(labels) != scores.shape:
+        raise ValueError(f"labels, scores: expected equal shapes (N,), received {np.shape(labels)} and {scores.shape}")
+    return _ranking_metrics(_finite("labels", np.asarray(labels)) != 0, scores)
 
 
 def pixel_metrics(
@@ -76,15 +77,18 @@ def pixel_metrics(
         AUROC, F1Max, AP, PRO (exact) and PRO_200 (as the released program) as fractions; None where undefined.
 
     Raises:
-        ValueError: Different shapes, maps that are not finite.
+        ValueError: Different shapes; masks or maps that are not finite (the message names the first such sample).
     """
-    maps = _finite("maps", np.asarray(maps))
+    maps = _expect_maps(maps)
     if masks is None:
         return dict.fromkeys(_PIXEL_KEYS)
-    positive = _expect_masks(masks, maps)
-    flat = _ranking_metrics(positive.reshape(-1), maps.reshape(-1))
-    regions = _Regions(positive, maps)
-    return flat | {"PRO": regions.exact(0.3), "PRO_200": regions.by_200_thresholds(0.3)}
+    ranking = _rank(_expect_masks(masks, maps), maps)
+    if ranking is None:
+        return dict.fromkeys(_PIXEL_KEYS)
+    # scikit-learn sorts in each of its functions, which is most of their time; on sorted scores that costs little.
+    flat = _ranking_metrics(ranking.positive.reshape(-1)[ranking.order], ranking.scores)
+    curve = _region_curve(ranking)
+    return flat | {"PRO": _area(curve, 0.3), "PRO_200": _area_200(curve, 0.3)}
 
 
 def pro(
@@ -105,11 +109,14 @@ def pro(
 
     Returns:
         0 to 1; None without a region or without a normal pixel.
+
+    Raises:
+        ValueError: Different shapes; masks or maps that are not finite; a limit out of range.
     """
-    if not 0 < limit <= 1:
-        raise ValueError(f"limit: expected a rate above 0 and up to 1, received {limit}")
-    maps = _finite("maps", np.asarray(maps))
-    return _Regions(_expect_masks(masks, maps), maps).exact(limit)
+    _expect_limit(limit)
+    maps = _expect_maps(maps)
+    ranking = _rank(_expect_masks(masks, maps), maps)
+    return None if ranking is None else _area(_region_curve(ranking), limit)
 
 
 def pro_200(
@@ -124,12 +131,22 @@ def pro_200(
     `limit`, whose rates are then stretched to [0, 1]. Heavy-tailed maps have few thresholds in that range, and the
     figure collapses; `pro` does not.
 
+    Args:
+        masks: Non-zero on defects.
+        maps: Anomaly maps.
+        limit: False positive rate below which points are kept, above 0 and up to 1.
+
     Returns:
         0 to 1; None without a region or a normal pixel, for a constant map, and where fewer than two thresholds are
         left.
+
+    Raises:
+        ValueError: Different shapes; masks or maps that are not finite; a limit out of range.
     """
-    maps = _finite("maps", np.asarray(maps))
-    return _Regions(_expect_masks(masks, maps), maps).by_200_thresholds(limit)
+    _expect_limit(limit)
+    maps = _expect_maps(maps)
+    ranking = _rank(_expect_masks(masks, maps), maps)
+    return None if ranking is None else _area_200(_region_curve(ranking), limit)
 
 
 def mean_metrics(categories: Mapping[str, Mapping[str, float | None]]) -> tuple[Metrics, dict[str, int]]:
@@ -138,69 +155,102 @@ def mean_metrics(categories: Mapping[str, Mapping[str, float | None]]) -> tuple[
     Returns:
         (means, counts): the mean of each metric, None where no category has it, and over how many categories it runs.
     """
-    keys = next(iter(categories.values()), {}).keys()
-    values = {key: [v for v in (c[key] for c in categories.values()) if v is not None] for key in keys}
+    keys = dict.fromkeys(key for category in categories.values() for key in category)
+    values = {key: [v for v in (c.get(key) for c in categories.values()) if v is not None] for key in keys}
     means = {key: float(np.mean(found)) if found else None for key, found in values.items()}
     return means, {key: len(found) for key, found in values.items()}
+
+
+def _expect_maps(maps: np.ndarray | jax.Array) -> np.ndarray:
+    maps = np.asarray(maps)
+    # Half precision and integers are widened: scikit-learn knows no bfloat16, and differences of integers can overflow.
+    return _finite("maps", maps if maps.dtype in (np.float32, np.float64) else maps.astype(np.float64))
 
 
 def _expect_masks(masks: np.ndarray | jax.Array, maps: np.ndarray) -> np.ndarray:
     masks = np.asarray(masks)
     if maps.ndim != 3 or masks.shape != maps.shape:
         raise ValueError(f"masks, maps: expected equal shapes (N, H, W), received {masks.shape} and {maps.shape}")
-    return masks != 0
+    return _finite("masks", masks) != 0
 
 
-class _Regions:
-    """Scores in falling order, with what each pixel adds to the false positive rate and to the mean overlap.
+def _expect_limit(limit: float) -> None:
+    if not 0 < limit <= 1:
+        raise ValueError(f"limit: expected a rate above 0 and up to 1, received {limit}")
 
-    One sort serves both ways of computing PRO.
-    """
 
-    def __init__(self, positive: np.ndarray, maps: np.ndarray) -> None:
-        self.defined = bool(positive.any()) and not positive.all()
-        if not self.defined:
-            return
-        # Each pixel of a region adds 1 / (its size * number of regions) to the mean overlap.
-        gain = np.zeros(maps.shape, np.float64)
-        count = 0
-        for mask, target in zip(positive, gain, strict=True):
-            labels, found = ndimage.label(mask, structure=_EIGHT_CONNECTED)
-            sizes = np.bincount(labels.reshape(-1))
-            count += found
-            inside = labels > 0
-            target[inside] = 1 / sizes[labels[inside]]
-        order = np.argsort(maps.reshape(-1), kind="stable")[::-1]
-        scores = maps.reshape(-1)[order]
-        # Pixels of equal score are found together: only the last of each run is a point of the curve.
-        last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))
-        normal = ~positive.reshape(-1)[order]
-        self.thresholds = scores[last].astype(np.float64)
-        self.rates = np.cumsum(normal)[last] / normal.sum()
-        self.overlaps = np.minimum(np.cumsum(gain.reshape(-1)[order])[last] / count, 1)
+class _Ranking(NamedTuple):
+    """The one sort that all pixel metrics share."""
 
-    def exact(self, limit: float) -> float | None:
-        if not self.defined:
-            return None
-        rates, overlaps = np.append(0, self.rates), np.append(0, self.overlaps)
-        inside = rates <= limit
-        at_limit = np.interp(limit, rates, overlaps)
-        x, y = np.append(rates[inside], limit), np.append(overlaps[inside], at_limit)
-        return float(min(1, np.trapezoid(y, x) / limit))
+    positive: np.ndarray
+    """(N, H, W) True on defects."""
+    order: np.ndarray
+    """(N * H * W,) flat pixel indices in the order of falling scores."""
+    scores: np.ndarray
+    """(N * H * W,) the scores in that order."""
 
-    def by_200_thresholds(self, limit: float) -> float | None:
-        if not self.defined:
-            return None
-        low, high = self.thresholds[-1], self.thresholds[0]
-        step = (high - low) / 200
-        if not step > 0:
-            return None
-        thresholds = np.arange(low, high, step)
-        # How many distinct scores lie above each threshold; the curve is at the last of them.
-        above = np.searchsorted(-self.thresholds, -thresholds, side="left") - 1
-        rates, overlaps = (np.where(above >= 0, curve[above], 0) for curve in (self.rates, self.overlaps))
-        kept = rates < limit
-        rates, overlaps = rates[kept][::-1], overlaps[kept][::-1]
-        if len(rates) < 2 or rates[-1] == rates[0]:
-            return None
-        return float(np.trapezoid(overlaps, (rates - rates[0]) / (rates[-1] - rates[0])))
+
+class _RegionCurve(NamedTuple):
+    """One point for each distinct score: what is found when everything that scores at least as high counts as found."""
+
+    thresholds: np.ndarray
+    """Falling scores."""
+    rates: np.ndarray
+    """Share of the normal pixels found, ends at 1."""
+    overlaps: np.ndarray
+    """Mean over the regions of their found share, ends at 1."""
+
+
+def _rank(positive: np.ndarray, maps: np.ndarray) -> _Ranking | None:
+    """None where nothing can be ranked: no region, or nothing but regions."""
+    if positive.all() or not positive.any():
+        return None
+    order = np.argsort(maps.reshape(-1), kind="stable")[::-1]
+    return _Ranking(positive, order, maps.reshape(-1)[order])
+
+
+def _region_curve(ranking: _Ranking) -> _RegionCurve:
+    # Each pixel of a region adds 1 / (its size * number of regions) to the mean overlap.
+    gain = np.zeros(ranking.positive.shape, np.float64)
+    count = 0
+    for mask, target in zip(ranking.positive, gain, strict=True):
+        labels, found = ndimage.label(mask, structure=_EIGHT_CONNECTED)
+        sizes = np.bincount(labels.reshape(-1))
+        count += found
+        inside = labels > 0
+        target[inside] = 1 / sizes[labels[inside]]
+    # Pixels of equal score are found together: only the last of each run is a point of the curve.
+    last = np.flatnonzero(np.append(ranking.scores[1:] != ranking.scores[:-1], True))
+    found_normal = np.cumsum(~ranking.positive.reshape(-1)[ranking.order])[last]
+    found_share = np.cumsum(gain.reshape(-1)[ranking.order])[last]
+    return _RegionCurve(
+        thresholds=ranking.scores[last].astype(np.float64),
+        rates=found_normal / found_normal[-1],
+        # The running sum of rounded shares can end a little above the number of regions.
+        overlaps=np.minimum(found_share / count, 1),
+    )
+
+
+def _area(curve: _RegionCurve, limit: float) -> float:
+    rates, overlaps = np.append(0, curve.rates), np.append(0, curve.overlaps)
+    inside = rates <= limit
+    at_limit = np.interp(limit, rates, overlaps)
+    x, y = np.append(rates[inside], limit), np.append(overlaps[inside], at_limit)
+    return float(min(1, np.trapezoid(y, x) / limit))
+
+
+def _area_200(curve: _RegionCurve, limit: float) -> float | None:
+    low, high = float(curve.thresholds[-1]), float(curve.thresholds[0])
+    step = (high - low) / 200
+    if not 0 < step < np.inf:
+        return None
+    thresholds = np.arange(low, high, step)
+    # How many distinct scores lie above each threshold; the curve is at the last of them.
+    above = np.searchsorted(-curve.thresholds, -thresholds, side="left") - 1
+    rates, overlaps = (np.where(above >= 0, values[above], 0) for values in (curve.rates, curve.overlaps))
+    kept = rates < limit
+    rates, overlaps = rates[kept][::-1], overlaps[kept][::-1]
+    if len(rates) < 2 or rates[-1] == rates[0]:
+        return None
+    # Rounding in the stretched rates can carry a perfect 1 a last digit too far.
+    return float(min(1, np.trapezoid(overlaps, (rates - rates[0]) / (rates[-1] - rates[0]))))

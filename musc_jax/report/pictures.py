@@ -9,9 +9,10 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 _TILE = 320
-_GAP, _TOP, _BAR = 10, 54, 78
+_GAP, _TOP, _BAR = 10, 54, 92
 _INK, _PAPER, _WARN = (24, 24, 27), (255, 255, 255), (176, 32, 32)
 _TRUTH = np.array((60, 220, 90), np.float64)
+_LUMINANCE = np.array((0.299, 0.587, 0.114), np.float64)
 # Anchors of a dark-to-bright heat scale whose lightness rises evenly, so that it also reads in grey.
 _HEAT = np.array(
     [(20, 11, 53), (101, 21, 110), (187, 55, 84), (237, 105, 37), (251, 180, 26), (252, 255, 164)], np.float64
@@ -19,12 +20,19 @@ _HEAT = np.array(
 
 
 def color_scale(maps: Float[np.ndarray, "N S S"]) -> tuple[float, float]:
-    """The one colour scale of a category: from the median of all its pixels to their maximum.
+    """The one colour scale of a category: from what a good sample's surface reaches to the highest value of all.
 
-    Scaling each picture by its own maximum would make every good part glow somewhere.
+    Scaling each picture by its own maximum would make every good part glow somewhere. The low end is the value under
+    which 98 % of a sample's pixels lie, for the sample at the lowest fifth: good as long as a fifth of the samples are.
+    The median of all pixels would not do, since most of them are background where the product is small; nor a high
+    percentile of all pixels, which large defects would reach.
+
+    Returns:
+        (low, high) with low < high, also for constant maps.
     """
-    low, high = float(np.median(maps)), float(maps.max())
-    return low, max(high, low + 1e-12)
+    peaks = np.percentile(maps.reshape(len(maps), -1), 98, axis=1)
+    low, high = float(np.percentile(peaks, 20)), float(maps.max())
+    return low, max(high, low + 1e-6 * max(1, abs(low)))
 
 
 def heat(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape 3"]:
@@ -34,10 +42,14 @@ def heat(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape 3"]:
 
 
 def _overlay(image: np.ndarray, anomaly_map: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
-    """Heat over the image; it covers more the hotter it is, so that normal surface stays visible."""
+    """Heat over the image; it covers more the hotter it is, so that normal surface stays visible.
+
+    The image is grey here, because red and yellow products look like heat; its colours are in the first tile.
+    """
+    grey = (image @ _LUMINANCE)[..., None]
     level = np.clip((anomaly_map.astype(np.float64) - scale[0]) / (scale[1] - scale[0]), 0, 1)
     opacity = (0.85 * level**0.75)[..., None]
-    return image * (1 - opacity) + heat(level) * opacity
+    return grey * (1 - opacity) + heat(level) * opacity
 
 
 def _outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -45,6 +57,15 @@ def _outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     line = ndimage.binary_dilation(mask, iterations=max(1, len(mask) // 112)) & ~mask
     dimmed = np.where(mask[..., None], image, 0.45 * image)
     return np.where(line[..., None], _TRUTH, dimmed)
+
+
+def _fitted(draw: ImageDraw.ImageDraw, name: str, rest: str, width: int, font: Any) -> str:
+    """A title with the middle of the name left out as far as it takes for the rest to be seen."""
+    text, kept = f"{name}   {rest}", len(name)
+    while draw.textlength(text, font=font) > width and kept > 2:
+        kept -= 1
+        text = f"{name[: (kept + 1) // 2]}...{name[len(name) - kept // 2 :]}   {rest}"
+    return text
 
 
 def _tile(pixels: np.ndarray) -> Image.Image:
@@ -74,7 +95,15 @@ def sample_picture(
         pred_score: Its score.
         gt_label: 1 defective, 0 good, None unknown.
         note: A remark drawn in red, such as that the weights are random.
+
+    Returns:
+        An RGB picture of the same size for every sample (a note adds a line below).
+
+    Raises:
+        ValueError: A scale whose low end is not below its high end.
     """
+    if not scale[0] < scale[1]:
+        raise ValueError(f"scale: expected low < high, received {scale}")
     plain = image.astype(np.float64)
     truth = plain * 0.45 if gt_mask is None else _outlined(plain, gt_mask)
     tiles = (("image", plain), ("ground truth", truth), ("anomaly map", _overlay(plain, anomaly_map, scale)))
@@ -83,13 +112,15 @@ def sample_picture(
     draw = ImageDraw.Draw(canvas)
     large, small = ImageFont.load_default(size=18), ImageFont.load_default(size=14)
     label = {0: "good", 1: "defective", None: "label unknown"}[gt_label]
-    draw.text((_GAP, 6), f"{name}   pred_score {pred_score:.4f}   {label}", _INK, font=large)
-    for i, (title, pixels) in enumerate(tiles):
+    title = _fitted(draw, name, f"pred_score {pred_score:.4f}   {label}", canvas.width - 2 * _GAP, large)
+    draw.text((_GAP, 6), title, _INK, font=large)
+    for i, (heading, pixels) in enumerate(tiles):
         left = _GAP + i * (_TILE + _GAP)
-        draw.text((left, _TOP - 20), title, _INK, font=small)
+        draw.text((left, _TOP - 20), heading, _INK, font=small)
         canvas.paste(_tile(pixels), (left, _TOP))
-    if gt_mask is None:
-        draw.text((2 * _GAP + _TILE + 8, _TOP + 8), "no mask", _PAPER, font=small)
+    if gt_mask is None or not gt_mask.any():
+        text = "no mask" if gt_mask is None else "nothing marked"
+        draw.text((2 * _GAP + _TILE + 8, _TOP + 8), text, _PAPER, font=small)
     _color_bar(canvas, draw, scale, small)
     if note:
         draw.text((_GAP, _TOP + _TILE + 5), note, _WARN, font=small)

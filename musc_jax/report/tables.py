@@ -2,6 +2,7 @@
 
 import csv
 import io
+import textwrap
 from collections.abc import Mapping
 
 Metrics = Mapping[str, float | None]
@@ -19,6 +20,7 @@ COLUMNS = (
 )
 METRIC_KEYS = tuple(key for key, _, _ in COLUMNS)
 _WIDTH = 8
+_LINE = 110
 
 
 def _cell(value: float | None) -> str:
@@ -39,8 +41,11 @@ def metrics_table(
         mean: Their means.
         counts: Over how many categories each mean runs; where these are not all, a line below says so.
         note: A remark under the table, such as that the weights are random.
+
+    Returns:
+        Lines of up to 110 columns, unless a category's name alone is longer than 44.
     """
-    first = max(8, *(len(name) for name in categories)) + 1
+    first = max(8, *map(len, categories), 0) + 1
     groups = f"{'':{first}}{'image':>{_WIDTH}}{'':{2 * _WIDTH}}{'pixel':>{_WIDTH}}"
     lines = [groups.rstrip(), f"{'percent':{first}}" + "".join(f"{title:>{_WIDTH}}" for _, _, title in COLUMNS)]
     rule = "-" * (first + _WIDTH * len(COLUMNS))
@@ -50,7 +55,8 @@ def metrics_table(
     lines += [rule, f"{'mean':{first}}" + "".join(_cell(mean.get(key)) for key in METRIC_KEYS)]
     partial = [f"{key} {counts[key]}" for key in METRIC_KEYS if 0 < counts.get(key, 0) < len(categories)]
     if partial:
-        lines.append(f"means over the categories where a metric is defined, of {len(categories)}: {', '.join(partial)}")
+        text = f"means over the categories where a metric is defined, of {len(categories)}: {', '.join(partial)}"
+        lines += textwrap.wrap(text, _LINE, subsequent_indent="  ")
     if note:
         lines.append(f"NOTE {note}")
     return "\n".join(lines)
@@ -67,21 +73,30 @@ def metrics_csv(categories: Mapping[str, Metrics], mean: Metrics) -> str:
 
 
 def timings_table(timings: Mapping[str, Mapping[str, float]]) -> str:
-    """Seconds a sample by stage, a column for each category, compilation excluded.
+    """Seconds a sample by stage, compilation excluded.
+
+    A column for each category; where these do not fit into 110 columns, the mean over the categories, the lowest and
+    the highest.
 
     Args:
         timings: Seconds per sample by stage, for each category.
     """
     stages = list(dict.fromkeys(stage for row in timings.values() for stage in row))
-    first = max(len("seconds a sample, without compilation"), *(len(stage) for stage in stages)) + 1
-    widths = {name: max(_WIDTH, len(name)) + 1 for name in timings}
-    lines = [
-        f"{'seconds a sample, without compilation':{first}}"
-        + "".join(f"{name:>{width}}" for name, width in widths.items())
-    ]
-    for stage in stages:
-        cells = (f"{timings[name].get(stage, 0):{width}.3f}" for name, width in widths.items())
+    heading = "seconds a sample, without compilation"
+    first = max(len(heading), *(len(stage) + 2 for stage in stages), 0) + 1
+    columns = {name: [row.get(stage, 0.0) for stage in stages] for name, row in timings.items()}
+    # The sums first: the lowest total is that of one category, not the sum of the lowest stages.
+    columns = {name: [*column, sum(column)] for name, column in columns.items()}
+    if first + sum(max(_WIDTH, len(name)) + 1 for name in columns) > _LINE:
+        rows = list(zip(*columns.values(), strict=True))
+        columns = {
+            "mean": [sum(row) / len(row) for row in rows],
+            "lowest": [min(row) for row in rows],
+            "highest": [max(row) for row in rows],
+        }
+    widths = {name: max(_WIDTH, len(name)) + 1 for name in columns}
+    lines = [f"{heading:{first}}" + "".join(f"{name:>{width}}" for name, width in widths.items())]
+    for i, stage in enumerate([*stages, "all"]):
+        cells = (f"{columns[name][i]:{width}.3f}" for name, width in widths.items())
         lines.append(f"{'  ' + stage:{first}}" + "".join(cells))
-    cells = (f"{sum(timings[name].values()):{width}.3f}" for name, width in widths.items())
-    lines.append(f"{'  all':{first}}" + "".join(cells))
     return "\n".join(lines)
