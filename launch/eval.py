@@ -230,7 +230,8 @@ def _report(
     print(report.timings_table(timings))
     published = None
     assert config.image_size is not None
-    if note is None and options.LIMIT.value is None and not config.ablate:
+    whole = options.LIMIT.value is None and not any(dataset.skipped.values())
+    if note is None and whole and options.is_standard(config):
         published = report.published(
             dataset.name,
             modality=config.modality,

@@ -166,6 +166,19 @@ def plain_config() -> Config:
     )
 
 
+def is_standard(config: Config) -> bool:
+    """Whether a resolved config has the settings that published results were made with."""
+    usual = Config(
+        variant=config.variant,
+        modality=config.modality,
+        image_size=config.image_size,
+        rescoring=RescoringConfig(windows=(1, 2, 3) if config.variant == "v1" else (1, 7)),
+        image_backbone=config.image_backbone,
+        point_backbone=config.point_backbone,
+    )
+    return config == usual.resolved()
+
+
 def load_backbone(source: str, name: str, cache_dir: Path) -> Backbone:
     """One backbone's parameters from where the flags say."""
     activation = None

@@ -88,7 +88,8 @@ class _Broken(Exception):
 
 
 def _hashable_key(key: Any) -> Any:
-    if not isinstance(key, str | int | float | bool | bytes | tuple | type(None)):
+    # No tuples: hashing deeply nested ones overruns the stack of the interpreter.
+    if not isinstance(key, str | int | bytes | type(None)):
         raise _Broken(f"a dictionary key of type {type(key).__name__}")
     return key
 

@@ -87,6 +87,7 @@ HOSTILE = {
     "mark bomb": lambda p: archive(p, b"\x80\x02" + b"(" * 2_000_000 + b"."),
     "self-containing dictionary": lambda p: archive(p, b"\x80\x02}q\x00" + text("a") + b"h\x00s."),
     "nested tuples": lambda p: archive(p, b"\x80\x02}" + b"\x85" * 500_000 + b"."),
+    "nested tuple as a key": lambda p: archive(p, b"\x80\x02})" + b"\x85" * 150_000 + text("b") + b"s."),
     "compressed member": lambda p: archive(p, entry(tensor()), compression=zipfile.ZIP_DEFLATED),
     "two top folders": lambda p: archive(p, entry(tensor()), members=[("b/data/1", b"")]),
     "big-endian": lambda p: archive(p, entry(tensor()), members=[("a/byteorder", b"big")]),
