@@ -21,11 +21,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import jax
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
 
 import musc_jax
 import weights
+from launch import command
 from launch import flags as options
+from launch.command import say
 from launch.output import OutputError, ResultsFolder, digest_of, map_tiff, scores_csv
 from launch.progress import ProgressBar
 from musc_jax import metrics as measure
@@ -39,10 +41,6 @@ flags.adopt_module_key_flags(options)
 RANDOM_NOTE = "random weights: the figures say nothing about the method's accuracy with pretrained ones"
 _VERSIONS = ("jax", "jaxlib", "flax", "numpy", "scipy", "scikit-learn", "pillow", "dbscan")
 _BAD_INPUT = (ConfigError, DataError, OutputError, weights.WeightsError)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _versions() -> dict[str, str]:
@@ -69,10 +67,26 @@ def _open(config: Config, cache_dir: Path) -> Dataset:
 
 
 def _with_backbones(config: Config, cache_dir: Path) -> Config:
+    """The config with parameters; what is missing for one backbone is said together with what is for the other."""
     source = options.weight_sources()
-    image = options.load_backbone(source.image, options.BACKBONE.value, cache_dir) if source.image else None
-    points = options.load_backbone(source.points, "point_mae", cache_dir) if source.points else None
-    return dataclasses.replace(config, image_backbone=image, point_backbone=points).resolved()
+    found: dict[str, Any] = {}
+    missing: list[str] = []
+    for field, where, name in (
+        ("image_backbone", source.image, options.BACKBONE.value),
+        ("point_backbone", source.points, "point_mae"),
+    ):
+        if where is None:
+            continue
+        bar = ProgressBar(f"{name}: ", unit="MB", scale=1e6)
+        try:
+            found[field] = options.load_backbone(where, name, cache_dir, report=say, progress=bar)
+        except weights.WeightsError as error:
+            missing.append(str(error))
+        finally:
+            bar.close()
+    if missing:
+        raise weights.WeightsError("\nerror: ".join(missing))
+    return dataclasses.replace(config, **found).resolved()
 
 
 def _identity(config: Config, dataset: Dataset, category: str) -> str:
@@ -166,10 +180,10 @@ def evaluate() -> None:
     note = RANDOM_NOTE if config.random_weights else None
     dataset = _open(config, cache_dir)
     for warning in dataset.warnings:
-        _say(f"warning: {warning}")
+        say(f"warning: {warning}")
     for category, problems in dataset.skipped.items():
         for problem in problems:
-            _say(f"left out of {category}: {problem}")
+            say(f"left out of {category}: {problem}")
     with folder.locked():
         _evaluate(config, dataset, folder, save, note, started)
 
@@ -204,7 +218,7 @@ def _evaluate(
                 num_samples=len(results.samples),
             )
         else:
-            _say(f"{category}: finished before with the same settings, taken from {folder.path / category}")
+            say(f"{category}: finished before with the same settings, taken from {folder.path / category}")
         records[category] = record
     _report(config, dataset, folder, records, programs, note, started)
 
@@ -273,40 +287,9 @@ def _report(
 
 def main(argv: list[str]) -> int:
     """The whole program; returns the exit code."""
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # JAX tells at length which accelerators it did not find
-    if len(argv) > 1:
-        _say(f"error: expected flags only, received {' '.join(argv[1:])!r}; see --help")
-        return 2
-    try:
-        evaluate()
-    except _BAD_INPUT as error:
-        _say(f"error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        _say("interrupted; the same command continues with the categories that are not finished")
-        return 130
-    return 0
-
-
-def _parse(argv: list[str]) -> list[str]:
-    """Absl's parser; what it refuses is bad input like any other: one line, exit code 2."""
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        _say(f"error: {str(error).splitlines()[0]}; see --help")
-        sys.exit(2)
-
-
-def run() -> None:
-    """Entry point; --help is a success, which absl does not think."""
-    try:
-        app.run(main, flags_parser=_parse)
-    except SystemExit as end:
-        if end.code == 1 and any(a.lstrip("-") in ("help", "helpshort", "helpfull", "?") for a in sys.argv[1:]):
-            raise SystemExit(0) from None
-        raise
+    again = "interrupted; the same command continues with the categories that are not finished"
+    return command.execute(argv, evaluate, _BAD_INPUT, interrupted=again)
 
 
 if __name__ == "__main__":
-    run()
+    command.run(main)

@@ -1,6 +1,6 @@
 """The flags of `launch.eval`, and the config they describe."""
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from musc_jax.config import (
 from musc_jax.data import DATASETS
 from musc_jax.models import Backbone
 
-_DEFAULT_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "musc_jax"
+_DEFAULT_CACHE = weights.default_folder().parent
 _SAVE = ("maps", "images")
 
 # What is scored
@@ -50,7 +50,9 @@ WEIGHTS_POINTS = flags.DEFINE_string(
     "weights_points", None, "Point-MAE's parameters: a file, 'pretrained' or 'random'. Default as --weights_rgb."
 )
 WEIGHTS_DIR = flags.DEFINE_string(
-    "weights_dir", None, "Where 'pretrained' looks first; then $MUSC_WEIGHTS_DIR and the cache."
+    "weights_dir",
+    None,
+    "Where 'pretrained' looks first; then $MUSC_WEIGHTS_DIR, the cache, Hugging Face and the original address.",
 )
 ACTIVATION = flags.DEFINE_enum(
     "activation", None, ["gelu", "quick_gelu"], "CLIP's activation; default gelu at 518, quick_gelu at other sizes."
@@ -176,10 +178,20 @@ def is_standard(config: Config) -> bool:
         image_backbone=config.image_backbone,
         point_backbone=config.point_backbone,
     )
-    return config == usual.resolved()
+    return config == usual.resolved() and all(map(_is_published, (config.image_backbone, config.point_backbone)))
 
 
-def load_backbone(source: str, name: str, cache_dir: Path) -> Backbone:
+def _is_published(backbone: Backbone | None) -> bool:
+    """Whether a backbone has the sizes that its name stands for, and not those of a model of one's own."""
+    if backbone is None:
+        return True
+    named, has = weights.BACKBONES[backbone.name].config, backbone.module.config
+    return all(getattr(named, field) == getattr(has, field) for field in ("width", "depth", "heads", "mlp_width"))
+
+
+def load_backbone(
+    source: str, name: str, cache_dir: Path, *, report: Callable[[str], None], progress: Callable[..., None]
+) -> Backbone:
     """One backbone's parameters from where the flags say."""
     activation = None
     if name.startswith("clip"):
@@ -195,4 +207,6 @@ def load_backbone(source: str, name: str, cache_dir: Path) -> Backbone:
         seed=SEED.value,
         dtype=DTYPE.value,
         activation=activation,
+        report=report,
+        progress=progress,
     )

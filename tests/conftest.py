@@ -1,5 +1,6 @@
 """The whole session is strict: silent dtype or rank promotion and stray warnings are errors."""
 
+import socket
 from pathlib import Path
 
 import jax
@@ -9,6 +10,19 @@ import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True)
+def loopback_only(monkeypatch):
+    """No test reaches beyond this machine, also where there is a network."""
+    resolve = socket.getaddrinfo
+
+    def local(host, *arguments, **options):
+        if host not in ("127.0.0.1", "localhost", "::1", None):
+            raise socket.gaierror(socket.EAI_NONAME, "not in tests")
+        return resolve(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", local)
 
 
 @pytest.fixture

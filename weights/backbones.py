@@ -18,8 +18,12 @@ class BackboneSpec:
         family: "dino", "dinov2", "clip" or "point_mae".
         config: The architecture.
         hub_id: Repository on the Hugging Face hub, "" where there is none.
-        url: Original address.
+        url: Original address that can be fetched and read, "" where there is none.
         licence: Of the parameters.
+        sha256: Of the file at `url`, "" where none is published.
+        revision: Of the repository. "main" is whatever is there; the commit is recorded with what was fetched.
+        resize: How images, or maps of points, come to their size.
+        torchscript_url: Original address of a file that holds code and is therefore not read.
         image_size: Side of the input by default.
         blocks, v1_blocks: 0-based blocks used by default, and by version 1.
         mean, std: Normalisation.
@@ -31,6 +35,10 @@ class BackboneSpec:
     hub_id: str
     url: str
     licence: str
+    sha256: str = ""
+    revision: str = "main"
+    resize: str = "bicubic, to a square"
+    torchscript_url: str = ""
     image_size: int = 224
     blocks: tuple[int, ...] = (3, 7, 11)
     v1_blocks: tuple[int, ...] = (2, 5, 8, 11)
@@ -40,14 +48,24 @@ class BackboneSpec:
     @property
     def file_names(self) -> tuple[str, ...]:
         """Names under which the parameters may lie in a weights folder, the most specific first."""
-        names = [self.name, f"{self.name}.safetensors"]
+        names = [self.name, *(self.name + end for end in (".safetensors", ".pth", ".bin"))]
         if self.hub_id:
             names.append(self.hub_id.split("/")[1])
         if self.family == "point_mae":
             names += ["pointmae_pretrain.safetensors", "pointmae_pretrain.pth", "pretrain.pth"]
         if self.url:
-            names.append(self.url.rsplit("/", 1)[1])
+            names.append(self.download_name)
         return tuple(dict.fromkeys(names))
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The published places, the hub's first."""
+        return ((f"https://huggingface.co/{self.hub_id}",) if self.hub_id else ()) + ((self.url,) if self.url else ())
+
+    @property
+    def download_name(self) -> str:
+        """What the file at the original address is called on disk; there Point-MAE's is just "pretrain.pth"."""
+        return "pointmae_pretrain.pth" if self.family == "point_mae" else self.url.rsplit("/", 1)[-1]
 
 
 def _vit(size: str, patch: int, grid: int, **options: Any) -> VitConfig:
@@ -93,6 +111,15 @@ def _dinov2(size: str, *, registers: bool) -> BackboneSpec:
     )
 
 
+# The hexadecimal part is the file's SHA-256.
+_OPENAI_FILES = {
+    "clip_vitl14_336": "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02/ViT-L-14-336px.pt",
+    "clip_vitl14": "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836/ViT-L-14.pt",
+    "clip_vitb16": "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f/ViT-B-16.pt",
+    "clip_vitb32": "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af/ViT-B-32.pt",
+}
+
+
 def _clip(size: str, patch: int, *, native: int = 224, image_size: int = 224) -> BackboneSpec:
     config = _vit(
         size,
@@ -106,13 +133,15 @@ def _clip(size: str, patch: int, *, native: int = 224, image_size: int = 224) ->
         interpolation="size",
     )
     long = {"b": "base", "l": "large"}[size]
+    name = f"clip_vit{size}{patch}" + ("_336" if native == 336 else "")
     return BackboneSpec(
-        name=f"clip_vit{size}{patch}" + ("_336" if native == 336 else ""),
+        name=name,
         family="clip",
         config=config,
         hub_id=f"openai/clip-vit-{long}-patch{patch}" + ("-336" if native == 336 else ""),
         url="",
         licence="MIT",
+        torchscript_url=f"https://openaipublic.azureedge.net/clip/models/{_OPENAI_FILES[name]}",
         image_size=image_size,
         blocks=(7, 15, 23) if size == "l" else (3, 7, 11),
         v1_blocks=(5, 11, 17, 23) if size == "l" else (2, 5, 8, 11),
@@ -138,6 +167,7 @@ _SPECS = (
         hub_id="",
         url="https://github.com/Pang-Yatian/Point-MAE/releases/download/main/pretrain.pth",
         licence="MIT",
+        resize="nearest, to a square",
         v1_blocks=(),
     ),
 )

@@ -1,31 +1,33 @@
 """From what a user names - a file, a folder, "pretrained", "random" - to a backbone with parameters."""
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
-import json
-import math
 import os
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from filelock import FileLock
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors import SafetensorError, safe_open
 
-from musc_jax.models import Backbone, PointTransformer, PointTransformerConfig, VisionTransformer, VitConfig
+from musc_jax.models import Backbone, PointTransformer, VisionTransformer, VitConfig
+from weights import converted, hub
+from weights.architecture import Architecture, check, describe
 from weights.backbones import BACKBONES, BackboneSpec
-from weights.conversion import convert, rules_for, strip_prefixes
+from weights.conversion import convert as convert_entries
+from weights.conversion import scheme_of
+from weights.converted import Provenance
+from weights.download import Progress, download
 from weights.errors import WeightsError
-from weights.torch_file import TorchFile
+from weights.files import SAFETENSORS, Checkpoint, locate, read_entries
 
-_FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
-Config = VitConfig | PointTransformerConfig
-# Shape, and how to read the values.
-Entry = tuple[tuple[int, ...], Callable[[], np.ndarray]]
+Report = Callable[[str], None]
+Parameters = Iterable[tuple[str, np.ndarray]]
 
 
 def load(
@@ -34,23 +36,31 @@ def load(
     *,
     weights_dir: str | os.PathLike | None = None,
     cache_dir: str | os.PathLike | None = None,
+    revision: str | None = None,
     seed: int = 0,
     dtype: str = "float32",
     activation: str | None = None,
+    report: Report | None = None,
+    progress: Progress | None = None,
     **overrides: Any,
 ) -> Backbone:
     """Loads a backbone.
 
     Args:
-        path: A Hugging Face folder (config.json and model.safetensors), a .safetensors or PyTorch file, "pretrained"
-            (looked for in `weights_dir`, then $MUSC_WEIGHTS_DIR, then `cache_dir`), or "random" (seeded initial
-            parameters, for demos and tests).
+        path: A folder (config.json and model.safetensors or pytorch_model.bin), a file (safetensors, PyTorch's formats,
+            or converted before), "pretrained", or "random" (seeded initial parameters, for demos and tests).
+            "pretrained" is looked for in `weights_dir`, in $MUSC_WEIGHTS_DIR and among the converted ones in
+            `cache_dir`, then taken from Hugging Face's cache or the network, then from its original address; what was
+            fetched is kept, converted, in `cache_dir`.
         backbone: A name out of `BACKBONES`.
         weights_dir: Where "pretrained" looks first.
-        cache_dir: Where it looks last.
+        cache_dir: Where converted parameters are kept; by default `default_folder()`.
+        revision: Commit, tag or branch on Hugging Face, instead of the table's.
         seed: Of random parameters.
         dtype: Type of the operands of products, "float32", "bfloat16" or "float16".
         activation: "gelu" or "quick_gelu" instead of the family's own (CLIP).
+        report: Told in a line what was tried and what was found.
+        progress: Told how far a download is.
         overrides: Fields of the architecture, for example heads=3. What config.json or the shapes of the parameters
             say about it is followed without being asked; the number of heads shows in neither of a bare file.
 
@@ -61,9 +71,7 @@ def load(
         WeightsError: An unknown backbone, nothing there, a broken file, another architecture; the message names the
             file and the way out.
     """
-    if backbone not in BACKBONES:
-        raise WeightsError(f"backbone: expected one of {', '.join(BACKBONES)}; received {backbone!r}")
-    spec = BACKBONES[backbone]
+    spec = spec_of(backbone)
     known = {field.name for field in dataclasses.fields(spec.config)}
     if set(overrides) - known:
         raise WeightsError(
@@ -74,11 +82,100 @@ def load(
     if os.fspath(path) == "random":
         return _random(spec, seed, dtype, overrides)
     if os.fspath(path) == "pretrained":
-        path = _find(spec, weights_dir, cache_dir)
-    return _from_files(Path(path).expanduser(), spec, dtype, overrides)
+        places = [weights_dir, os.environ.get("MUSC_WEIGHTS_DIR")]
+        store = Path(cache_dir).expanduser() if cache_dir else default_folder()
+        return _pretrained(spec, places, store, revision, dtype, overrides, report or _silent, progress)
+    return _explicit(Path(path).expanduser(), spec, dtype, overrides)
 
 
-def _module(config: Config, dtype: str) -> VisionTransformer | PointTransformer:
+def default_folder() -> Path:
+    """Where converted parameters are kept unless said otherwise: the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "musc_jax" / "weights"
+
+
+def spec_of(backbone: str) -> BackboneSpec:
+    """A row of the table.
+
+    Raises:
+        WeightsError: No such row.
+    """
+    if backbone not in BACKBONES:
+        raise WeightsError(f"backbone: expected one of {', '.join(BACKBONES)}; received {backbone!r}")
+    return BACKBONES[backbone]
+
+
+def convert(
+    source: str | os.PathLike,
+    backbone: str,
+    output: str | os.PathLike,
+    **overrides: Any,
+) -> Provenance:
+    """Converts a checkpoint to the file that loads fastest and needs nothing beside it.
+
+    Args:
+        source: As `path` of `load`: a file or a folder.
+        backbone: A name out of `BACKBONES`.
+        output: The file, ending in .safetensors; it is whole or not there at all.
+        overrides: As with `load`.
+
+    Raises:
+        WeightsError: As with `load`; an output that is named otherwise, that is the source, or cannot be written.
+    """
+    spec, target = spec_of(backbone), Path(output).expanduser()
+    if target.suffix != SAFETENSORS:
+        raise WeightsError(f"{target}: expected a name that ends in {SAFETENSORS}")
+    checkpoint = locate(Path(source).expanduser())
+    if target.exists() and target.samefile(checkpoint.path):
+        raise WeightsError(f"{target}: source and output are the same file; pass another --output")
+    if converted.is_converted(checkpoint.path):
+        raise WeightsError(f"{checkpoint.path}: converted already; it can be used as it is")
+    digest = checkpoint.digest()
+    return _convert(spec, checkpoint, target, overrides, source=os.fspath(source), source_digest=digest)
+
+
+def fetch(
+    backbone: str,
+    folder: str | os.PathLike | None = None,
+    *,
+    revision: str | None = None,
+    report: Report | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Brings a backbone's published parameters to disk, converted, so that "pretrained" finds them without a network.
+
+    Args:
+        backbone: A name out of `BACKBONES`.
+        folder: Where to; by default $MUSC_WEIGHTS_DIR, or `default_folder()`.
+        revision: Commit, tag or branch on Hugging Face.
+        report: Told in a line what was tried and what was found.
+        progress: Told how far a download is.
+
+    Returns:
+        The file. One that is there and sound is left as it is.
+
+    Raises:
+        WeightsError: No source could be reached; names all of them, and what to do by hand.
+    """
+    spec, report = spec_of(backbone), report or _silent
+    place = folder or os.environ.get("MUSC_WEIGHTS_DIR")
+    target = _stored(Path(place).expanduser() if place else default_folder(), spec)
+    if _usable(target, spec, revision, report):
+        report(f"{backbone}: there already")
+    elif _fetch(spec, target, revision, report, progress) is not None:
+        raise WeightsError(f"{target}: cannot be written; pass another folder")
+    return target
+
+
+def _silent(text: str) -> None:
+    pass
+
+
+def _stored(folder: Path, spec: BackboneSpec) -> Path:
+    return folder / f"{spec.name}{SAFETENSORS}"
+
+
+def _module(config: Architecture, dtype: str) -> VisionTransformer | PointTransformer:
     kind = VisionTransformer if isinstance(config, VitConfig) else PointTransformer
     return kind(config, dtype=dtype)
 
@@ -92,6 +189,13 @@ def _init(module: Any, seed: int) -> Callable[[], Any]:
         return lambda: module.init(jax.random.key(seed), images, blocks=blocks, embedding=True)
     groups, centers = jnp.zeros((2, 2, 3), jnp.float32), jnp.zeros((2, 3), jnp.float32)
     return lambda: module.init(jax.random.key(seed), groups, centers, blocks=blocks, point_norm="checkpoint")
+
+
+@functools.cache
+def _expected(config: Architecture) -> dict[str, tuple[int, ...]]:
+    """Shapes by the paths the tables use: parameters bare, statistics below batch_stats."""
+    flat = flatten_dict(jax.eval_shape(_init(_module(config, "float32"), 0)), sep="/")
+    return {path.removeprefix("params/"): leaf.shape for path, leaf in flat.items()}
 
 
 def _backbone(spec: BackboneSpec, module: Any, variables: Any, **identity: Any) -> Backbone:
@@ -112,7 +216,7 @@ def _backbone(spec: BackboneSpec, module: Any, variables: Any, **identity: Any) 
     )
 
 
-def _random(spec: BackboneSpec, seed: int, dtype: str, overrides: dict[str, Any]) -> Backbone:
+def _random(spec: BackboneSpec, seed: int, dtype: str, overrides: Mapping[str, Any]) -> Backbone:
     module = _module(dataclasses.replace(spec.config, **overrides), dtype)
     variables = jax.jit(_init(module, seed))()
     # The drawn numbers depend on JAX's generator, so its version belongs to their identity.
@@ -127,207 +231,203 @@ def _random(spec: BackboneSpec, seed: int, dtype: str, overrides: dict[str, Any]
     )
 
 
-def _find(spec: BackboneSpec, weights_dir: str | os.PathLike | None, cache_dir: str | os.PathLike | None) -> Path:
-    """Where the pretrained parameters lie."""
-    for place in (weights_dir, os.environ.get("MUSC_WEIGHTS_DIR"), cache_dir):
-        if not place:
-            continue
-        for name in spec.file_names:
-            found = Path(place).expanduser() / name
-            if found.exists():
-                return found
-    flag = "--weights_points" if spec.family == "point_mae" else "--weights_rgb"
-    what, name = spec.url, spec.file_names[-1]
-    if spec.hub_id:
-        what = f"the folder {spec.hub_id} (config.json, model.safetensors) from huggingface.co"
-        name = spec.hub_id.split("/")[1]
-    raise WeightsError(
-        f"{spec.name}: no pretrained weights found; download {what}, put it as {name} into a folder and pass "
-        f"--weights_dir=FOLDER (or set MUSC_WEIGHTS_DIR), or pass its path with {flag}=PATH, or {flag}=random for a "
-        f"try that says nothing about accuracy"
-    )
-
-
-def _from_files(path: Path, spec: BackboneSpec, dtype: str, overrides: dict[str, Any]) -> Backbone:
-    file, settings = _locate(path)
-    tensors = _read(file)
-    names = set(tensors)
-    config = _describe(spec, names, {name: shape for name, (shape, _) in tensors.items()}, settings, file)
-    config = dataclasses.replace(config, **overrides)
-    rules = rules_for(spec.family, config, names, str(file))
-    module = _module(config, dtype)
-    shapes = _expected(jax.eval_shape(_init(module, 0)))
-    values = convert(_Lazy(tensors), rules, shapes, str(file))
-    return _backbone(spec, module, _nested(values), source=str(path), digest=_digest(file, settings), random=False)
-
-
-class _Lazy(Mapping[str, np.ndarray]):
-    """Entries read from the file when they are asked for, not before."""
-
-    def __init__(self, entries: dict[str, Entry]) -> None:
-        self._entries = entries
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self._entries[name][1]()
-
-    def __iter__(self) -> Any:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-
-def _locate(path: Path) -> tuple[Path, dict[str, Any] | None]:
-    """The file with the parameters, and config.json's content where there is one."""
-    if path.is_dir():
-        file = next((path / name for name in _FOLDER_FILES if (path / name).is_file()), None)
-        if file is None:
-            raise WeightsError(f"{path}: expected {' or '.join(_FOLDER_FILES)} in this folder, found neither")
-        if not (path / "config.json").is_file():
-            raise WeightsError(f"{path}: expected config.json beside {file.name}; copy the whole folder of the model")
-    elif path.is_file():
-        file = path
-    else:
-        raise WeightsError(f"{path}: no such file or folder; pass a path, 'pretrained' or 'random'")
-    settings = file.parent / "config.json"
-    if not settings.is_file() or file.suffix == ".pth":
-        return file, None
-    try:
-        content = json.loads(settings.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("expected an object")
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{settings}: cannot be read as JSON ({error}); fetch it again") from None
-    return file, content.get("vision_config") or content
-
-
-def _read(file: Path) -> dict[str, Entry]:
-    """Entries by stripped name: shape, and how to read the values."""
-    if file.suffix == ".safetensors":
-        return _read_safetensors(file)
-    archive = TorchFile(file)
-    entries: dict[str, Entry] = {
-        strip_prefixes(name): (tensor.shape, partial(archive.read, tensor))
-        for name, tensor in archive.tensors().items()
-    }
-    return _expect_entries(entries, file)
-
-
-def _read_safetensors(file: Path) -> dict[str, Entry]:
-    try:
-        archive = safe_open(file, framework="np")
-        entries: dict[str, Entry] = {
-            strip_prefixes(name): (
-                tuple(archive.get_slice(name).get_shape()),
-                partial(archive.get_tensor, name),
-            )
-            for name in archive.keys()  # noqa: SIM118
-        }
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{file}: cannot be read as safetensors ({error}); fetch it again") from None
-    return _expect_entries(entries, file)
-
-
-def _expect_entries(entries: dict[str, Entry], file: Path) -> dict[str, Entry]:
-    if not entries:
-        raise WeightsError(f"{file}: holds no parameters; pass the model's checkpoint")
-    return entries
-
-
-def _blocks_in(names: set[str], prefix: str) -> int:
-    return len({name[len(prefix) :].split(".")[0] for name in names if name.startswith(prefix)})
-
-
-def _describe(
-    spec: BackboneSpec, names: set[str], shapes: dict[str, tuple[int, ...]], settings: dict[str, Any] | None, file: Path
-) -> Config:
-    """The architecture: the named one, corrected by config.json, or by the shapes of a file without one."""
-    if isinstance(spec.config, PointTransformerConfig):
-        return _describe_points(spec.config, names, shapes)
-    changes: dict[str, Any] = {}
-    if settings is not None:
-        kinds = {"dino": ("vit",), "dinov2": ("dinov2", "dinov2_with_registers"), "clip": ("clip", "clip_vision_model")}
-        kind = settings.get("model_type", kinds[spec.family][0])
-        if kind not in kinds[spec.family]:
-            raise WeightsError(
-                f"{file.parent / 'config.json'}: a model of type {kind!r}, expected {' or '.join(kinds[spec.family])} "
-                f"for {spec.name}; pass the right --backbone or the right folder"
-            )
-        changes = _from_settings(settings, spec, file)
-    known = ("embeddings.position_embeddings", "embeddings.position_embedding.weight", "pos_embed")
-    positions = next((name for name in known if name in names), None)
-    if positions is not None and len(shapes[positions]) >= 2:
-        changes["native_grid"] = math.isqrt(max(0, shapes[positions][-2] - 1))
-    registers = shapes.get("embeddings.register_tokens", shapes.get("register_tokens"))
-    changes["num_registers"] = registers[-2] if registers and len(registers) >= 2 else 0
-    if spec.family == "clip":
-        projection = shapes.get("visual_projection.weight")
-        changes["projection"] = projection[0] if projection else 0
-    return dataclasses.replace(spec.config, **changes)
-
-
-def _from_settings(settings: dict[str, Any], spec: BackboneSpec, file: Path) -> dict[str, Any]:
-    fields = {
-        "width": "hidden_size",
-        "depth": "num_hidden_layers",
-        "heads": "num_attention_heads",
-        "patch_size": "patch_size",
-    }
-    changes: dict[str, Any] = {ours: settings[theirs] for ours, theirs in fields.items() if theirs in settings}
-    width = changes.get("width", spec.config.width)
-    ratio = settings.get("mlp_ratio")
-    changes["mlp_width"] = settings.get("intermediate_size") or (int(width * ratio) if ratio else 4 * width)
-    if spec.family == "dinov2" and ratio is None:
-        changes["mlp_width"] = 4 * width
-    if any(not isinstance(v, int) or v < 1 for v in changes.values()):
-        raise WeightsError(f"{file.parent / 'config.json'}: sizes must be whole numbers, received {changes}")
-    epsilon = settings.get("layer_norm_eps")
-    if epsilon is not None:
-        # Hugging Face's DINO says 1e-12 where the original has 1e-6; the folder that is given is followed.
-        changes["norm_epsilon"] = float(epsilon)
-    activation = settings.get("hidden_act")
-    if activation in ("gelu", "quick_gelu"):
-        changes["activation"] = activation
-    return changes
-
-
-def _describe_points(config: PointTransformerConfig, names: set[str], shapes: dict[str, tuple[int, ...]]) -> Config:
-    def first(name: str, default: int) -> int:
-        shape = shapes.get(name)
-        return shape[0] if shape else default
-
-    width = first("norm.weight", config.width)
-    return dataclasses.replace(
-        config,
-        width=width,
-        depth=_blocks_in(names, "blocks.blocks.") or config.depth,
-        mlp_width=first("blocks.blocks.0.mlp.fc1.weight", config.mlp_width),
-        conv_widths=(
-            first("encoder.first_conv.0.weight", config.conv_widths[0]),
-            first("encoder.first_conv.3.weight", config.conv_widths[1]),
-            first("encoder.second_conv.0.weight", config.conv_widths[2]),
-        ),
-        position_width=first("pos_embed.0.weight", config.position_width),
-    )
-
-
-def _expected(variables: Any) -> dict[str, tuple[int, ...]]:
-    """Shapes by the paths the tables use: parameters bare, statistics below batch_stats."""
-    flat = flatten_dict(variables, sep="/")
-    return {path.removeprefix("params/"): leaf.shape for path, leaf in flat.items()}
-
-
-def _nested(values: dict[str, np.ndarray]) -> Any:
+def _loaded(
+    spec: BackboneSpec, config: Architecture, parameters: Parameters, dtype: str, source: str, digest: str
+) -> Backbone:
+    """A backbone of read parameters; each goes to the device by itself, so that there is one copy of one at a time."""
+    # Copied, because JAX would go on using the memory of a mapped file, which may be rewritten.
     paths = {
-        (path if path.startswith("batch_stats/") else f"params/{path}"): jnp.asarray(value)
-        for path, value in values.items()
+        (path if path.startswith("batch_stats/") else f"params/{path}"): jnp.array(value, jnp.float32, copy=True)
+        for path, value in parameters
     }
-    return unflatten_dict({tuple(path.split("/")): value for path, value in paths.items()})
+    variables = unflatten_dict({tuple(path.split("/")): value for path, value in paths.items()})
+    return _backbone(spec, _module(config, dtype), variables, source=source, digest=digest, random=False)
 
 
-def _digest(file: Path, settings: dict[str, Any] | None) -> str:
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    with file.open("rb") as stream:
-        while part := stream.read(1 << 22):
-            digest.update(part)
-    return digest.hexdigest()
+def _open(spec: BackboneSpec, checkpoint: Checkpoint, overrides: Mapping[str, Any]) -> tuple[Architecture, Parameters]:
+    """What a checkpoint holds, and its parameters, not read yet."""
+    path = checkpoint.path
+    try:
+        entries = read_entries(path)
+        scheme = scheme_of(spec.family, entries, str(path))
+        config = describe(spec, scheme, entries, checkpoint, overrides)
+        return config, convert_entries(entries, scheme, scheme.rules(config), _expected(config), str(path))
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _explicit(path: Path, spec: BackboneSpec, dtype: str, overrides: Mapping[str, Any]) -> Backbone:
+    """What the user points at, used as it is; nothing is written."""
+    checkpoint = locate(path)
+    if converted.is_converted(checkpoint.path):
+        return _from_converted(checkpoint.path, spec, dtype, overrides, source=str(path))
+    config, parameters = _open(spec, checkpoint, overrides)
+    return _loaded(spec, config, parameters, dtype, str(path), checkpoint.digest())
+
+
+def _from_converted(
+    path: Path, spec: BackboneSpec, dtype: str, overrides: Mapping[str, Any], *, source: str | None = None
+) -> Backbone:
+    values, provenance = converted.read(path, spec.name)
+    config = dataclasses.replace(provenance.architecture, **overrides)
+    check(config, str(path))
+    shapes = {name: value.shape for name, value in values.items()}
+    if shapes != _expected(config):
+        raise WeightsError(f"{path}: its parameters are not those of its architecture; convert it again")
+    return _loaded(spec, config, values.items(), dtype, source or provenance.source, provenance.source_digest)
+
+
+def _convert(
+    spec: BackboneSpec, checkpoint: Checkpoint, target: Path, overrides: Mapping[str, Any], **provenance: Any
+) -> Provenance:
+    """Converts a checkpoint to a file."""
+    config, parameters = _open(spec, checkpoint, overrides)
+    record = Provenance(backbone=spec.name, architecture=config, **provenance)
+    converted.write(target, dict(parameters), record)
+    return record
+
+
+def _usable(path: Path, spec: BackboneSpec, revision: str | None, report: Report) -> bool:
+    """Whether a stored file may be used; if it must be made anew, a word about why."""
+    if not path.exists():
+        return False
+    try:
+        provenance = converted.read(path, spec.name)[1]
+    except WeightsError as problem:
+        report(f"{spec.name}: made anew, because {problem}")
+        return False
+    if provenance.origin and provenance.origin not in spec.origins:
+        report(f"{spec.name}: made anew, because {path} comes from {provenance.origin}")
+        return False
+    wanted = revision or spec.revision
+    if (revision or provenance.revision) and wanted != provenance.revision and f"@{wanted}/" not in provenance.source:
+        report(f"{spec.name}: made anew, because {path} is {provenance.source}, not revision {wanted}")
+        return False
+    return True
+
+
+def _pretrained(
+    spec: BackboneSpec,
+    places: list[str | os.PathLike | None],
+    store: Path,
+    revision: str | None,
+    dtype: str,
+    overrides: Mapping[str, Any],
+    report: Report,
+    progress: Progress | None,
+) -> Backbone:
+    """The sources of published parameters, one after the other."""
+    folders = [Path(place).expanduser() for place in places if place]
+    for folder in folders:
+        if not folder.is_dir():
+            raise WeightsError(
+                f"{folder}: no such folder, though it is said to hold weights (--weights_dir, MUSC_WEIGHTS_DIR)"
+            )
+    target = _stored(store, spec)
+    for folder in (*folders, store):
+        stored = _stored(folder, spec)
+        # In a user's folder a file of that name may also be one to convert.
+        ours = converted.is_converted(stored) or folder == store
+        if ours and _usable(stored, spec, revision, report):
+            report(f"{spec.name}: {stored}")
+            return _from_converted(stored, spec, dtype, overrides)
+        for name in spec.file_names:
+            found = folder / name
+            if not found.exists() or (ours and found == stored):
+                continue
+            report(f"{spec.name}: {found}")
+            return _explicit(found, spec, dtype, overrides)
+        if ours and stored.exists():
+            target = stored
+            break
+    try:
+        checkpoint = _fetch(spec, target, revision, report, progress)
+    except WeightsError as error:
+        looked = f"not in {', '.join(map(str, folders))}; " if folders else ""
+        raise WeightsError(f"{spec.name}: no pretrained weights: {looked}{error}") from None
+    if checkpoint is not None:
+        config, parameters = _open(spec, checkpoint, overrides)
+        return _loaded(spec, config, parameters, dtype, str(checkpoint.path), checkpoint.digest())
+    return _from_converted(target, spec, dtype, overrides)
+
+
+def _fetch(
+    spec: BackboneSpec, target: Path, revision: str | None, report: Report, progress: Progress | None
+) -> Checkpoint | None:
+    """Fetches published parameters and converts them to `target`.
+
+    Returns:
+        None; or the checkpoint, where it is sound but `target` cannot be written.
+
+    Raises:
+        WeightsError: Nothing worked; says what was tried and what to do by hand.
+    """
+    tried = []
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # a folder that cannot be written is said later, by name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(target.with_name(f".{target.name}.lock")))
+            if _usable(target, spec, revision, _silent):
+                return None  # another process was faster
+        for source in (_from_hub, _from_address):
+            try:
+                found = source(spec, target.parent, revision, report, progress)
+                if found is None:
+                    continue
+                checkpoint, provenance = found
+                _convert(spec, checkpoint, target, {}, **provenance)
+            except converted.CannotWriteError as error:
+                report(f"{spec.name}: not kept: {error}")
+                return checkpoint
+            except WeightsError as error:
+                tried.append(str(error))
+                continue
+            report(f"{spec.name}: from {provenance['source']}, converted to {target}")
+            return None
+    raise WeightsError(f"{'; '.join(tried)}; {_by_hand(spec)}")
+
+
+Found = tuple[Checkpoint, dict[str, Any]]
+
+
+def _from_hub(
+    spec: BackboneSpec, folder: Path, revision: str | None, report: Report, progress: Progress | None
+) -> Found | None:
+    if not spec.hub_id:
+        return None
+    revision = revision or spec.revision
+    report(f"{spec.name}: trying {spec.origins[0]}, revision {revision}")
+    try:
+        file = hub.fetch(spec.hub_id, revision)
+    except hub.HubError as error:
+        raise WeightsError(f"Hugging Face: {error}") from None
+    provenance = {
+        "source": file.label,
+        "origin": spec.origins[0],
+        "revision": revision,
+        "source_digest": file.checkpoint.digest(file.digest),
+    }
+    return file.checkpoint, provenance
+
+
+def _from_address(
+    spec: BackboneSpec, folder: Path, revision: str | None, report: Report, progress: Progress | None
+) -> Found | None:
+    if not spec.url or revision is not None:
+        return None  # an address knows nothing of revisions
+    report(f"{spec.name}: trying {spec.url}")
+    file = download(spec.url, folder / spec.download_name, sha256=spec.sha256 or None, progress=progress)
+    checkpoint = locate(file)
+    provenance = {"source": spec.url, "origin": spec.url, "source_digest": checkpoint.digest()}
+    return checkpoint, provenance
+
+
+def _by_hand(spec: BackboneSpec) -> str:
+    flag = "--weights_points" if spec.family == "point_mae" else "--weights_rgb"
+    what = f"download that file and pass {flag}=FILE"
+    if spec.hub_id:
+        what = (
+            f"download config.json and model.safetensors (or pytorch_model.bin) from {spec.origins[0]} into a folder "
+            f"and pass {flag}=FOLDER"
+        )
+    return f"{what}, or {flag}=random for a try that says nothing about accuracy"

@@ -1,268 +1,56 @@
-"""Reads PyTorch's zip checkpoints without PyTorch and without executing anything.
+"""PyTorch's checkpoints as files: where in the zip archive, or in the older row of pickles, the values lie.
 
-The pickle inside is interpreted here, opcode by opcode. The few globals such files name become inert stand-ins; any
-other global becomes a placeholder that holds its name and can do nothing, and any opcode that is not on the list ends
-the reading. Tensors are described first and read only when asked for, so an optimizer costs nothing.
+Sizes, places and overlaps are checked before anything is allocated. Tensors are read only when asked for, each by
+itself, so an optimizer costs nothing and no more than one tensor is in memory twice.
 """
 
-import dataclasses
-import math
+import io
+import os
 import struct
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import ml_dtypes
 import numpy as np
 
-from weights.errors import WeightsError
+from weights.errors import WeightsError, shown
+from weights.torch_pickle import MAX_PICKLE, BrokenPickleError, Inert, Name, Pickle, Storage, Tensor
 
-_MAX_PICKLE = 16 << 20
-# A large CLIP checkpoint takes 30,000; a bomb would keep the interpreter busy for minutes.
-_MAX_OPERATIONS = 200_000
-_MAX_TENSOR = 8 << 30
-_MAX_STACK = 100_000
+# The list of members of a large CLIP checkpoint takes 50 KB; a list of millions would take minutes and gigabytes.
+_MAX_DIRECTORY = 2 << 20
 _MAX_DEPTH = 100
-_LEGACY_START = bytes.fromhex("80028a0a6cfc9c46f9206aa850 19".replace(" ", ""))
-
-_DTYPES: dict[str, np.dtype] = {
-    "FloatStorage": np.dtype("<f4"),
-    "HalfStorage": np.dtype("<f2"),
-    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
-    "DoubleStorage": np.dtype("<f8"),
-    "LongStorage": np.dtype("<i8"),
-    "IntStorage": np.dtype("<i4"),
-    "ShortStorage": np.dtype("<i2"),
-    "CharStorage": np.dtype("i1"),
-    "ByteStorage": np.dtype("u1"),
-    "BoolStorage": np.dtype("?"),
-}
+_MAX_NAME = 500
+_PART = 1 << 22
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_PROTOCOL = 1001
+_LEGACY_START = b"\x80\x02\x8a\x0a" + _LEGACY_MAGIC.to_bytes(10, "little")
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+_OPTIMIZERS = ("optimizer", "lr_scheduler", "scheduler")
 
 
-@dataclasses.dataclass(frozen=True)
-class Name:
-    """A global the pickle mentions; only a name."""
+class _Place(NamedTuple):
+    """Where a storage's raw bytes lie; `checksum` is 0 where the file has none."""
 
-    module: str
-    name: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Inert:
-    """The result of something that was not executed."""
-
-    what: str
+    start: int
+    length: int
+    checksum: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Storage:
-    """Raw values in the archive."""
+class _Guarded(io.FileIO):
+    """A file of which no reader gets much at once: zipfile believes any size that an archive declares."""
 
-    dtype: np.dtype
-    key: str
-    count: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Tensor:
-    """A strided view of a storage; offset and strides count elements."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
-
-
-class _Mark:
-    """Where a group of stack entries begins."""
-
-
-class _Broken(Exception):
-    """What is wrong, without the file's name."""
-
-
-def _hashable_key(key: Any) -> Any:
-    # No tuples: hashing deeply nested ones overruns the stack of the interpreter.
-    if not isinstance(key, str | int | bytes | type(None)):
-        raise _Broken(f"a dictionary key of type {type(key).__name__}")
-    return key
-
-
-class _Pickle:
-    """An interpreter of the opcodes that PyTorch's own safe reader accepts."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data, self._at = data, 0
-        self._stack: list[Any] = []
-        self._memo: dict[int, Any] = {}
-
-    def load(self) -> Any:
-        """The object the pickle describes."""
-        table = self._table()
-        for _ in range(_MAX_OPERATIONS):
-            code = self._take(1)[0]
-            if code == ord("."):
-                return self._pop()
-            if code not in table:
-                raise _Broken(f"the pickle uses opcode 0x{code:02x}, which checkpoints do not need")
-            table[code]()
-            if len(self._stack) > _MAX_STACK:
-                raise _Broken("the pickle is nested too deeply")
-        raise _Broken("the pickle does not come to an end")
-
-    def _take(self, count: int) -> bytes:
-        if count < 0 or self._at + count > len(self._data):
-            raise _Broken("the pickle ends early")
-        self._at += count
-        return self._data[self._at - count : self._at]
-
-    def _line(self) -> str:
-        end = self._data.find(b"\n", self._at)
-        if end < 0 or end - self._at > 1000:
-            raise _Broken("the pickle holds an endless name")
-        return self._take(end + 1 - self._at)[:-1].decode("utf-8", "replace")
-
-    def _unpack(self, kind: str) -> Any:
-        return struct.unpack("<" + kind, self._take(struct.calcsize("<" + kind)))[0]
-
-    def _pop(self) -> Any:
-        if not self._stack or isinstance(self._stack[-1], _Mark):
-            raise _Broken("the pickle takes more than it put down")
-        return self._stack.pop()
-
-    def _pop_mark(self) -> list[Any]:
-        for i in range(len(self._stack) - 1, -1, -1):
-            if isinstance(self._stack[i], _Mark):
-                items = self._stack[i + 1 :]
-                del self._stack[i:]
-                return items
-        raise _Broken("the pickle closes a group it never opened")
-
-    def _push(self, value: Any) -> None:
-        self._stack.append(value)
-
-    def _table(self) -> dict[int, Callable[[], None]]:
-        push, pop = self._push, self._pop
-        codes: dict[str, Callable[[], None]] = {
-            "\x80": lambda: self._protocol(),
-            "(": lambda: push(_Mark()),
-            "N": lambda: push(None),
-            "\x88": lambda: push(True),
-            "\x89": lambda: push(False),
-            "J": lambda: push(self._unpack("i")),
-            "K": lambda: push(self._unpack("B")),
-            "M": lambda: push(self._unpack("H")),
-            "\x8a": lambda: push(int.from_bytes(self._take(self._unpack("B")), "little", signed=True)),
-            "G": lambda: push(struct.unpack(">d", self._take(8))[0]),
-            "X": lambda: push(self._take(self._unpack("I")).decode("utf-8", "replace")),
-            "U": lambda: push(self._take(self._unpack("B")).decode("latin-1")),
-            ")": lambda: push(()),
-            "]": lambda: push([]),
-            "}": lambda: push({}),
-            "\x8f": lambda: push(set()),
-            "t": lambda: push(tuple(self._pop_mark())),
-            "\x85": lambda: push((pop(),)),
-            "\x86": lambda: self._tuple(2),
-            "\x87": lambda: self._tuple(3),
-            "a": lambda: self._append([pop()]),
-            "e": lambda: self._append(self._pop_mark()),
-            "s": lambda: self._set_items([pop(), pop()][::-1]),
-            "u": lambda: self._set_items(self._pop_mark()),
-            "h": lambda: push(self._remembered(self._unpack("B"))),
-            "j": lambda: push(self._remembered(self._unpack("I"))),
-            "q": lambda: self._remember(self._unpack("B")),
-            "r": lambda: self._remember(self._unpack("I")),
-            "c": lambda: push(Name(self._line(), self._line())),
-            "Q": lambda: push(self._persistent(pop())),
-            "R": lambda: self._reduce(),
-            "\x81": lambda: self._reduce(),
-            "b": lambda: self._build(),
-        }
-        return {ord(code): action for code, action in codes.items()}
-
-    def _protocol(self) -> None:
-        if self._unpack("B") > 5:
-            raise _Broken("the pickle has an unknown protocol")
-
-    def _tuple(self, count: int) -> None:
-        self._push(tuple([self._pop() for _ in range(count)][::-1]))
-
-    def _append(self, items: list[Any]) -> None:
-        if not self._stack or not isinstance(self._stack[-1], list):
-            raise _Broken("the pickle appends to something that is no list")
-        self._stack[-1].extend(items)
-
-    def _set_items(self, items: list[Any]) -> None:
-        if not self._stack or not isinstance(self._stack[-1], dict) or len(items) % 2:
-            raise _Broken("the pickle sets an item of something that is no dictionary")
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            self._stack[-1][_hashable_key(key)] = value
-
-    def _remember(self, slot: int) -> None:
-        if not self._stack:
-            raise _Broken("the pickle remembers nothing")
-        self._memo[slot] = self._stack[-1]
-
-    def _remembered(self, slot: int) -> Any:
-        if slot not in self._memo:
-            raise _Broken("the pickle recalls what it never put down")
-        return self._memo[slot]
-
-    def _persistent(self, identity: Any) -> Storage | Inert:
-        match identity:
-            case ("storage", Name("torch" | "torch.storage", kind), str(key), _, int(count)):
-                if kind == "UntypedStorage":
-                    return Storage(np.dtype("u1"), key, count)
-                if kind not in _DTYPES:
-                    return Inert(f"torch.{kind}")
-                return Storage(_DTYPES[kind], key, count)
-        raise _Broken("a storage is described in an unknown way")
-
-    def _reduce(self) -> None:
-        arguments, function = self._pop(), self._pop()
-        if not isinstance(arguments, tuple):
-            raise _Broken("a call without arguments")
-        match function, arguments:
-            case Name("collections", "OrderedDict"), ():
-                self._push({})
-            case Name("torch._utils", "_rebuild_tensor_v2"), (Storage(), int(), tuple(), tuple(), *_):
-                self._push(_tensor(*arguments[:4]))
-            case Name("torch._utils", "_rebuild_parameter"), (Tensor() as data, *_):
-                self._push(data)
-            case Name(module, name), _:
-                # NumPy scalars, devices, dtypes, and whatever else: nothing is called, its value is just not known.
-                self._push(Inert(f"{module}.{name}"))
-            case _:
-                raise _Broken("a call of something that is no function")
-
-    def _build(self) -> None:
-        # The state of an OrderedDict is PyTorch's version metadata; of anything else it would be attributes.
-        self._pop()
-        if not self._stack:
-            raise _Broken("the pickle sets the state of nothing")
-
-
-def _tensor(storage: Storage, offset: int, shape: tuple, strides: tuple) -> Tensor:
-    numbers = (offset, *shape, *strides)
-    if len(shape) != len(strides) or any(not isinstance(n, int) or isinstance(n, bool) or n < 0 for n in numbers):
-        raise _Broken("a tensor with negative or odd sizes, strides or offset")
-    last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) if math.prod(shape) else -1
-    if len(shape) > 16 or last >= storage.count or math.prod(shape) * storage.dtype.itemsize > _MAX_TENSOR:
-        raise _Broken("a tensor that reaches past the end of its storage")
-    # Elements laid over each other would let a small file ask for any amount of memory.
-    if math.prod(shape) > storage.count:
-        raise _Broken("a tensor with more elements than its storage")
-    return Tensor(storage, offset, shape, strides)
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            size = max(0, os.fstat(self.fileno()).st_size - self.tell())
+        if size > _MAX_DIRECTORY:
+            raise BrokenPickleError("its list of members is too large")
+        return super().read(size)
 
 
 class TorchFile:
-    """A zip checkpoint: `tensors` describes what is in it, `read` brings one in.
+    """A checkpoint: `tensors` describes what is in it, `read` brings one in.
 
     Raises:
         WeightsError: The file is no such checkpoint, or not a sound one; names the file and the way out.
@@ -270,84 +58,202 @@ class TorchFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._places: dict[str, _Place] = {}
+        self._given_out: Counter[str] = Counter()
+        self._checked: set[str] = set()
         try:
-            self._open()
-        except _Broken as problem:
-            raise WeightsError(f"{path}: no sound PyTorch checkpoint: {problem}; fetch it again") from None
-        except (OSError, zipfile.BadZipFile, RecursionError, NotImplementedError) as error:
-            raise WeightsError(f"{path}: cannot be read as a PyTorch checkpoint ({error}); fetch it again") from None
+            self.content = self._open()
+        except BrokenPickleError as problem:
+            raise self._broken(str(problem)) from None
+        except (OSError, zipfile.BadZipFile, RecursionError, NotImplementedError, UnicodeDecodeError) as error:
+            raise WeightsError(
+                f"{path}: cannot be read as a PyTorch checkpoint ({shown(error)}); fetch it again"
+            ) from None
 
-    def _open(self) -> None:
+    def _broken(self, problem: str) -> WeightsError:
+        return WeightsError(f"{self.path}: no sound PyTorch checkpoint: {problem}; fetch it again")
+
+    def _open(self) -> Any:
         with self.path.open("rb") as file:
-            start = file.read(64)
+            start = file.read(512)
+        if start.startswith(b"PK\x03\x04"):
+            return self._open_zip()
         if start.startswith(_LEGACY_START):
-            raise WeightsError(
-                f"{self.path}: PyTorch's format of before version 1.6; load it with PyTorch and save it again"
-            )
-        if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+            return self._open_legacy()
+        if looks_like_a_page(start):
             raise WeightsError(f"{self.path}: a web page, not a checkpoint; the download went wrong, fetch it again")
-        if not start.startswith(b"PK"):
-            raise _Broken("it is no zip archive")
-        self._zip = zipfile.ZipFile(self.path)
-        self._members: dict[str, zipfile.ZipInfo] = {}
-        tops, size = set(), self.path.stat().st_size
-        for info in self._zip.infolist():
-            top, _, rest = info.filename.partition("/")
-            tops.add(top)
-            if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 or info.file_size > size:
-                raise _Broken(f"its member {info.filename!r} is compressed, encrypted or larger than the file")
-            if rest in self._members:
-                raise _Broken(f"its member {info.filename!r} comes twice")
-            self._members[rest] = info
-        if "constants.pkl" in self._members:
+        if start[257:262] == b"ustar":
             raise WeightsError(
-                f"{self.path}: a TorchScript archive, which holds code; pass the model's Hugging Face folder instead"
+                f"{self.path}: PyTorch's format of before version 0.1.10, which is not read; load it with PyTorch and "
+                f"save it again"
             )
-        if len(tops) != 1 or "data.pkl" not in self._members:
-            raise _Broken("it holds no data.pkl")
-        if self._members["data.pkl"].file_size > _MAX_PICKLE:
-            raise _Broken("its pickle is too large")
-        order = self._zip.read(self._members["byteorder"]) if "byteorder" in self._members else b"little"
-        if order != b"little":
-            raise _Broken("its byte order is not little-endian")
-        self.content = _Pickle(self._zip.read(self._members["data.pkl"])).load()
+        if not start:
+            raise BrokenPickleError("it is empty")
+        raise BrokenPickleError("it is neither a zip archive nor PyTorch's older format")
+
+    def _open_zip(self) -> Any:
+        members: dict[str, _Place] = {}
+        with _Guarded(self.path) as file, zipfile.ZipFile(file) as archive:
+            infos = sorted(archive.infolist(), key=lambda info: info.header_offset)
+            ends = [info.header_offset for info in infos[1:]] + [archive.start_dir]
+            for info, end in zip(infos, ends, strict=True):
+                name = info.filename.partition("/")[2]
+                if name in members:
+                    raise BrokenPickleError(f"its member {shown(info.filename)!r} comes twice")
+                if (
+                    info.compress_type != zipfile.ZIP_STORED
+                    or info.flag_bits & 1
+                    or info.compress_size != info.file_size
+                ):
+                    raise BrokenPickleError(f"its member {shown(info.filename)!r} is compressed or encrypted")
+                members[name] = _place(file, info, end)
+            if len({info.filename.partition("/")[0] for info in infos}) != 1 or "data.pkl" not in members:
+                raise BrokenPickleError("it holds no data.pkl")
+            if "constants.pkl" in members or any(name.startswith("code/") for name in members):
+                raise WeightsError(
+                    f"{self.path}: a TorchScript archive, which holds code; pass the model's folder from Hugging Face, "
+                    f"or load it with PyTorch and save its state_dict()"
+                )
+            order = _member(file, members["byteorder"], 16) if "byteorder" in members else b"little"
+            if order != b"little":
+                raise BrokenPickleError("its byte order is not little-endian")
+            pickle = Pickle(_member(file, members["data.pkl"], MAX_PICKLE))
+        self._places = {name[5:]: place for name, place in members.items() if name.startswith("data/")}
+        return pickle.load()
+
+    def _open_legacy(self) -> Any:
+        size = self.path.stat().st_size
+        with self.path.open("rb") as file:
+            pickle = Pickle(file.read(MAX_PICKLE))
+            magic, protocol, system = pickle.load(), pickle.load(), pickle.load()
+            if (magic, protocol) != (_LEGACY_MAGIC, _LEGACY_PROTOCOL) or not isinstance(system, dict):
+                raise BrokenPickleError("an unknown version of PyTorch's older format")
+            if system.get("little_endian") is not True:
+                raise BrokenPickleError("its byte order is not little-endian")
+            content = pickle.load()
+            storages, keys = pickle.storages, pickle.load()
+            if not isinstance(keys, list):
+                raise BrokenPickleError("it does not list its storages")
+            at = pickle.position
+            for key in keys:
+                storage = storages.get(key) if isinstance(key, str) else None
+                if storage is None or key in self._places:
+                    raise BrokenPickleError("it lists a storage that no tensor has, or one twice")
+                count = storage.count if storage.whole is None else storage.whole
+                length = count * storage.dtype.itemsize
+                file.seek(at)
+                header = file.read(8)
+                if len(header) < 8 or at + 8 + length > size:
+                    raise BrokenPickleError("it ends early")
+                if int.from_bytes(header, "little", signed=True) != count:
+                    raise BrokenPickleError(f"storage {shown(key)!r} has another length than its tensors say")
+                self._places[key] = _Place(at + 8, length, 0)
+                at += 8 + length
+        return content
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors outside an optimizer, by their names joined with dots."""
+        """All tensors outside an optimizer, by their names joined with dots.
+
+        Raises:
+            WeightsError: Names without end.
+        """
         found: dict[str, Tensor] = {}
         seen: set[int] = set()
 
         def walk(value: Any, name: str, depth: int) -> None:
             if isinstance(value, Tensor):
                 found[name] = value
-            elif isinstance(value, dict):
-                if depth > _MAX_DEPTH or id(value) in seen:
-                    raise WeightsError(f"{self.path}: no sound PyTorch checkpoint: it nests dictionaries endlessly")
+            elif isinstance(value, dict) and id(value) not in seen:
+                if depth > _MAX_DEPTH or len(name) > _MAX_NAME:
+                    raise self._broken("it nests dictionaries endlessly")
                 seen.add(id(value))
                 for key, inner in value.items():
-                    if not (depth == 0 and key in ("optimizer", "lr_scheduler", "scheduler")):
-                        walk(inner, f"{name}.{key}" if name else str(key), depth + 1)
+                    if not (depth == 0 and key in _OPTIMIZERS) and isinstance(inner, Tensor | dict):
+                        part = str(key)[: _MAX_NAME + 1]
+                        walk(inner, f"{name}.{part}" if name else part, depth + 1)
 
         walk(self.content, "", 0)
         return found
 
     def read(self, tensor: Tensor) -> np.ndarray:
-        """The values of one tensor.
+        """The values of one tensor, its own copy.
 
         Raises:
-            WeightsError: The storage is missing, or not as long as the pickle says.
+            WeightsError: The storage is missing, not as long as the pickle says, or damaged.
         """
         storage = tensor.storage
-        info = self._members.get(f"data/{storage.key}")
-        if info is None or info.file_size != storage.count * storage.dtype.itemsize:
-            raise WeightsError(
-                f"{self.path}: no sound PyTorch checkpoint: storage {storage.key!r} is missing or of another length; "
-                f"fetch it again"
-            )
+        place, item = self._places.get(storage.key), storage.dtype.itemsize
+        count = storage.count if storage.whole is None else storage.whole
+        if place is None or place.length != count * item:
+            raise self._broken(f"storage {shown(storage.key)!r} is missing or of another length")
+        if not tensor.size:
+            return np.zeros(tensor.shape, storage.dtype)
+        span = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.strides, strict=True))
         try:
-            flat = np.frombuffer(self._zip.read(info), storage.dtype)
-        except (OSError, zipfile.BadZipFile) as error:
-            raise WeightsError(f"{self.path}: cannot be read ({error}); fetch it again") from None
-        strides = tuple(s * storage.dtype.itemsize for s in tensor.strides)
-        view = np.lib.stride_tricks.as_strided(flat[tensor.offset :], tensor.shape, strides, writeable=False)
-        return np.array(view)
+            self._check(storage.key, place)
+            start = place.start + (storage.start + tensor.offset) * item
+            # Mapped, so that a view of every other value, say, does not bring in what lies between.
+            flat = np.memmap(self.path, storage.dtype, "r", start, (span,))
+        except (OSError, ValueError) as error:
+            raise WeightsError(f"{self.path}: cannot be read ({shown(error)}); fetch it again") from None
+        strides = tuple(s * item for s in tensor.strides)
+        return np.array(np.lib.stride_tricks.as_strided(flat, tensor.shape, strides, writeable=False))
+
+    def read_parameter(self, tensor: Tensor) -> np.ndarray:
+        """`read`, for tensors that have their values to themselves, as parameters do.
+
+        Raises:
+            WeightsError: As `read`; more values were asked for than the storage has. Tensors laid over each other would
+                let a small file fill any amount of memory.
+        """
+        storage = tensor.storage
+        self._given_out[storage.key] += tensor.size
+        if self._given_out[storage.key] > (storage.count if storage.whole is None else storage.whole):
+            raise self._broken(f"tensors lie over each other in storage {shown(storage.key)!r}")
+        return self.read(tensor)
+
+    def _check(self, key: str, place: _Place) -> None:
+        """Compares a storage with its checksum, once."""
+        if not place.checksum or key in self._checked:
+            return
+        checksum, left = 0, place.length
+        with self.path.open("rb") as file:
+            file.seek(place.start)
+            while left and (part := file.read(min(left, _PART))):
+                checksum, left = zlib.crc32(part, checksum), left - len(part)
+        if checksum != place.checksum:
+            raise self._broken(f"storage {shown(key)!r} is damaged (its checksum differs)")
+        self._checked.add(key)
+
+
+def _place(file: io.FileIO, info: zipfile.ZipInfo, end: int) -> _Place:
+    """Where a member's bytes lie; they must end where the next member begins, at the latest."""
+    file.seek(info.header_offset)
+    header = file.read(_LOCAL_HEADER.size)
+    if info.header_offset < 0 or len(header) < _LOCAL_HEADER.size:
+        raise BrokenPickleError("it ends early")
+    signature, name, extra = _LOCAL_HEADER.unpack(header)
+    start = info.header_offset + _LOCAL_HEADER.size + name + extra
+    if signature != b"PK\x03\x04" or start + info.file_size > end:
+        raise BrokenPickleError(f"its member {shown(info.filename)!r} lies over another one, or past the end")
+    return _Place(start, info.file_size, info.CRC)
+
+
+def _member(file: io.FileIO, place: _Place, most: int) -> bytes:
+    """A small member, whole."""
+    if place.length > most:
+        raise BrokenPickleError("its pickle is too large")
+    data = os.pread(file.fileno(), place.length, place.start)
+    if len(data) != place.length or (place.checksum and zlib.crc32(data) != place.checksum):
+        raise BrokenPickleError("its pickle is damaged")
+    return data
+
+
+def looks_like_a_page(start: bytes) -> bool:
+    """Whether a file's first bytes are a web page's."""
+    return (
+        start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--"))
+    )
+
+
+__all__ = ["Inert", "Name", "Storage", "Tensor", "TorchFile", "looks_like_a_page"]

@@ -1,6 +1,5 @@
 """The reader of PyTorch files: sound files as PyTorch reads them, hostile ones refused, nothing executed."""
 
-import io
 import os
 import pickle
 import struct
@@ -171,13 +170,3 @@ def test_reads_what_torch_writes(tmp_path):
         got = file.read(found[f"base_model.{name}"])
         assert got.shape == tuple(want.shape)
         np.testing.assert_array_equal(got.astype(np.float64), want.detach().double().numpy())
-
-
-def test_legacy_files_of_torch_are_recognised(tmp_path):
-    torch = pytest.importorskip("torch")
-    buffer = io.BytesIO()
-    torch.save({"a": torch.zeros(3)}, buffer, _use_new_zipfile_serialization=False)
-    path = tmp_path / "w.pth"
-    path.write_bytes(buffer.getvalue())
-    with pytest.raises(WeightsError, match=r"before version 1\.6"):
-        TorchFile(path)

@@ -262,7 +262,7 @@ def test_bad_samples_are_left_out_on_request(run, tmp_path):
         (("--data_dir=/nowhere/at/all",), "/nowhere/at/all"),
         (("--weights_rgb=/nowhere/weights",), "/nowhere/weights"),
         ((f"--weights_rgb={GOLDEN / 'point_mae_tiny.pth'}",), "looks like point_mae"),
-        (("--weights_rgb=pretrained", "--weights_dir=/nowhere"), "download"),
+        (("--weights_rgb=pretrained", "--weights_dir=/nowhere"), "/nowhere: no such folder"),
         (("--limit=2", "--image_size=33"), "multiple"),
         (("--blocks=0,9,1",), "blocks"),
         (("--blocks=0,1",), "expected 3 image blocks"),

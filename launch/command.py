@@ -1,0 +1,64 @@
+"""What every command does alike: flags, one readable line for bad input, exit codes."""
+
+import re
+import sys
+from collections.abc import Callable
+
+from absl import app, flags, logging
+
+_NEEDED = re.compile(r"flag --\w+=None: Flag (--\w+) must have a value other than None\.")
+
+
+def say(text: str) -> None:
+    """Prints a line for people, apart from the command's output."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def execute(
+    argv: list[str], work: Callable[[], None], bad_input: tuple[type[Exception], ...], *, interrupted: str
+) -> int:
+    """Runs a command whose flags are parsed.
+
+    Args:
+        argv: The program's name, and what is no flag: nothing.
+        work: The command.
+        bad_input: What it raises for input that the user can change: said in a line.
+        interrupted: What to say on Ctrl-C.
+
+    Returns:
+        The exit code: 0, 2 for bad input, 130 on Ctrl-C.
+    """
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # JAX tells at length which accelerators it did not find
+    if len(argv) > 1:
+        say(f"error: expected flags only, received {' '.join(argv[1:])!r}; see --help")
+        return 2
+    try:
+        work()
+    except bad_input as error:
+        say(f"error: {error}")
+        return 2
+    except KeyboardInterrupt:
+        say(interrupted)
+        return 130
+    return 0
+
+
+def run(main: Callable[[list[str]], int]) -> None:
+    """Parses the flags, runs `main` and exits; --help is a success, which absl does not think."""
+    try:
+        app.run(main, flags_parser=_parse)
+    except SystemExit as end:
+        if end.code == 1 and any(a.lstrip("-") in ("help", "helpshort", "helpfull", "?") for a in sys.argv[1:]):
+            raise SystemExit(0) from None
+        raise
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Absl's parser; what it refuses is bad input like any other: one line, exit code 2."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        problem = _NEEDED.sub(r"\1 is needed", str(error).splitlines()[0])
+        say(f"error: {problem}; see --help")
+        sys.exit(2)

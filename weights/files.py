@@ -1,0 +1,193 @@
+"""A checkpoint on disk as named entries, whatever its format: described at once, read one by one."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from weights.errors import WeightsError, shown
+from weights.torch_file import TorchFile, looks_like_a_page
+
+FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
+SAFETENSORS = ".safetensors"
+# Headers of the largest checkpoints take some 100 KB; the library would read one of 100 MB.
+_MAX_HEADER = 4 << 20
+_MAX_SETTINGS = 1 << 20
+_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+# What wrappers put in front of names, in any order.
+_PREFIXES = (
+    "module.",
+    "base_model.",
+    "MAE_encoder.",
+    "state_dict.",
+    "vision_model.",
+    "backbone.",
+    "vit.",
+    "dinov2.",
+    "dinov2_with_registers.",
+    "model.",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One named array of a checkpoint.
+
+    Attributes:
+        shape: Its shape.
+        dtype: The name of its type.
+        read: Brings in the values; checked already is that they are no more than the file holds.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    read: Callable[[], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A file with parameters, and what lies beside it.
+
+    Attributes:
+        path: The file.
+        settings: The content of config.json, of its vision part where it has one; None without.
+    """
+
+    path: Path
+    settings: dict[str, Any] | None
+
+    @property
+    def settings_path(self) -> Path:
+        """Where config.json is, or would be."""
+        return self.path.parent / "config.json"
+
+    def file_digest(self) -> str:
+        """SHA-256 of the file."""
+        with self.path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    def digest(self, file_digest: str | None = None) -> str:
+        """SHA-256 of the file's digest and the settings: what the parameters depend on."""
+        parts = [file_digest or self.file_digest(), self.settings]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def locate(path: Path) -> Checkpoint:
+    """The file with the parameters that a path names, itself or the one in a folder.
+
+    Raises:
+        WeightsError: Nothing there, a folder without the files of a model, settings that cannot be read.
+    """
+    try:
+        if path.is_dir():
+            file = next((path / name for name in FOLDER_FILES if (path / name).is_file()), None)
+            if file is None:
+                raise WeightsError(f"{path}: expected {' or '.join(FOLDER_FILES)} in this folder, found neither")
+            if not (path / "config.json").is_file():
+                raise WeightsError(
+                    f"{path}: expected config.json beside {file.name}; copy the whole folder of the model, or pass "
+                    f"{file} if there is none"
+                )
+            return Checkpoint(file, _settings(path / "config.json"))
+        if path.is_file():
+            beside = path.parent / "config.json"
+            # .pth and .pt files come without one; a config.json there is another model's.
+            return Checkpoint(
+                path, _settings(beside) if path.suffix not in (".pth", ".pt") and beside.is_file() else None
+            )
+        if os.path.lexists(path):
+            raise WeightsError(f"{path}: neither a file nor a folder (a broken link?); pass a path that is one")
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be looked at ({error.strerror or error})") from None
+    raise WeightsError(f"{path}: no such file or folder; pass a path, 'pretrained' or 'random'")
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _MAX_SETTINGS:
+            raise ValueError("larger than any such file")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content = content.get("vision_config") or content if isinstance(content, dict) else content
+        if not isinstance(content, dict):
+            raise ValueError("expected an object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path}: cannot be read as JSON ({shown(error)}); fetch it again") from None
+    return content
+
+
+def read_entries(path: Path) -> dict[str, Entry]:
+    """All entries of a checkpoint by their names, without what wrappers put in front of them.
+
+    Raises:
+        WeightsError: The file is not sound; names it and the way out.
+    """
+    with path.open("rb") as file:
+        start = file.read(512)
+    if looks_like_a_page(start):
+        raise WeightsError(f"{path}: a web page, not a checkpoint; the download went wrong, fetch it again")
+    # By what it is, not by what it is called: the header of a safetensors file is JSON behind its length.
+    found = _safetensors(path) if path.suffix == SAFETENSORS or start[8:9] == b"{" else _torch(path)
+    entries: dict[str, Entry] = {}
+    for name, entry in found.items():
+        bare = strip_prefixes(name)
+        if bare in entries:
+            raise WeightsError(
+                f"{path}: holds {shown(bare)} more than once, in several wrappers; pass one model's file"
+            )
+        entries[bare] = entry
+    if not entries:
+        raise WeightsError(f"{path}: holds no parameters; pass the model's checkpoint")
+    return entries
+
+
+def safetensors_header(path: Path) -> int:
+    """Size of a safetensors file's header in bytes.
+
+    Raises:
+        WeightsError: It is cut short, or larger than any checkpoint's.
+    """
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+    if not 2 <= size <= min(_MAX_HEADER, path.stat().st_size - 8):
+        raise WeightsError(f"{path}: cannot be read as safetensors (its header's size is senseless); fetch it again")
+    return size
+
+
+def _safetensors(path: Path) -> dict[str, Entry]:
+    safetensors_header(path)
+    try:
+        archive = safe_open(path, framework="np")
+        entries = {}
+        for name in archive.keys():  # noqa: SIM118
+            part = archive.get_slice(name)
+            kind = part.get_dtype()
+            entries[name] = Entry(tuple(part.get_shape()), _TYPES.get(kind, kind), partial(archive.get_tensor, name))
+        return entries
+    except (OSError, SafetensorError, ValueError) as error:
+        raise WeightsError(f"{path}: cannot be read as safetensors ({shown(error)}); fetch it again") from None
+
+
+def _torch(path: Path) -> dict[str, Entry]:
+    archive = TorchFile(path)
+    return {
+        name: Entry(tensor.shape, tensor.storage.dtype.name, partial(archive.read_parameter, tensor))
+        for name, tensor in archive.tensors().items()
+    }
+
+
+def strip_prefixes(name: str) -> str:
+    """A name without what wrappers put in front of it, in any order."""
+    stripped = True
+    while stripped:
+        stripped = False
+        for prefix in _PREFIXES:
+            if name.startswith(prefix):
+                name, stripped = name[len(prefix) :], True
+    return name
