@@ -68,7 +68,12 @@ def _locate(file: Path) -> Checkpoint:
 
 def _first(get: partial, *, local_files_only: bool) -> Path:
     """The first of the files a model may be published as."""
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     for name in FOLDER_FILES:
         try:
@@ -78,6 +83,10 @@ def _first(get: partial, *, local_files_only: bool) -> Path:
                 raise HubError(_why(error)) from None
         except EntryNotFoundError:
             continue  # the repository has it under the other name
+        except RevisionNotFoundError:
+            raise HubError(f"it has no revision {shown(get.keywords['revision'])}") from None
+        except RepositoryNotFoundError:
+            raise HubError("no such model, or one that needs permission (log in, or set HF_TOKEN)") from None
         except Exception as error:  # noqa: BLE001 - the hub's own, httpx's, requests': the next source is tried
             raise HubError(_why(error)) from None
     raise HubError(f"it has neither {' nor '.join(FOLDER_FILES)}")

@@ -194,8 +194,15 @@ def _init(module: Any, seed: int) -> Callable[[], Any]:
 @functools.cache
 def _expected(config: Architecture) -> dict[str, tuple[int, ...]]:
     """Shapes by the paths the tables use: parameters bare, statistics below batch_stats."""
-    flat = flatten_dict(jax.eval_shape(_init(_module(config, "float32"), 0)), sep="/")
-    return {path.removeprefix("params/"): leaf.shape for path, leaf in flat.items()}
+    # One block is traced and stands for all: tracing every one takes longer than reading the parameters.
+    module = _module(dataclasses.replace(config, depth=1), "float32")
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path, leaf in flatten_dict(jax.eval_shape(_init(module, 0)), sep="/").items():
+        bare, block = path.removeprefix("params/"), "blocks_0/"
+        inner = bare.removeprefix(block)
+        names = [bare] if inner == bare else [f"blocks_{i}/{inner}" for i in range(config.depth)]
+        shapes |= dict.fromkeys(names, leaf.shape)
+    return shapes
 
 
 def _backbone(spec: BackboneSpec, module: Any, variables: Any, **identity: Any) -> Backbone:
@@ -234,7 +241,7 @@ def _random(spec: BackboneSpec, seed: int, dtype: str, overrides: Mapping[str, A
 def _loaded(
     spec: BackboneSpec, config: Architecture, parameters: Parameters, dtype: str, source: str, digest: str
 ) -> Backbone:
-    """A backbone of read parameters; each goes to the device by itself, so that there is one copy of one at a time."""
+    """A backbone of read parameters; each goes to the device by itself, so that only one is in memory twice."""
     # Copied, because JAX would go on using the memory of a mapped file, which may be rewritten.
     paths = {
         (path if path.startswith("batch_stats/") else f"params/{path}"): jnp.array(value, jnp.float32, copy=True)
@@ -250,6 +257,7 @@ def _open(spec: BackboneSpec, checkpoint: Checkpoint, overrides: Mapping[str, An
     try:
         entries = read_entries(path)
         scheme = scheme_of(spec.family, entries, str(path))
+        entries = {scheme.rename(name): entry for name, entry in entries.items()}
         config = describe(spec, scheme, entries, checkpoint, overrides)
         return config, convert_entries(entries, scheme, scheme.rules(config), _expected(config), str(path))
     except OSError as error:

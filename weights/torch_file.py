@@ -71,7 +71,8 @@ class TorchFile:
             ) from None
 
     def _broken(self, problem: str) -> WeightsError:
-        return WeightsError(f"{self.path}: no sound PyTorch checkpoint: {problem}; fetch it again")
+        way_out = "" if ";" in problem else "; fetch it again"
+        return WeightsError(f"{self.path}: no sound PyTorch checkpoint: {problem}{way_out}")
 
     def _open(self) -> Any:
         with self.path.open("rb") as file:
@@ -190,12 +191,14 @@ class TorchFile:
             return np.zeros(tensor.shape, storage.dtype)
         span = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.strides, strict=True))
         try:
-            self._check(storage.key, place)
+            damaged = self._is_damaged(storage.key, place)
             start = place.start + (storage.start + tensor.offset) * item
             # Mapped, so that a view of every other value, say, does not bring in what lies between.
             flat = np.memmap(self.path, storage.dtype, "r", start, (span,))
         except (OSError, ValueError) as error:
             raise WeightsError(f"{self.path}: cannot be read ({shown(error)}); fetch it again") from None
+        if damaged:
+            raise self._broken(f"storage {shown(storage.key)!r} is damaged (its checksum differs)")
         strides = tuple(s * item for s in tensor.strides)
         return np.array(np.lib.stride_tricks.as_strided(flat, tensor.shape, strides, writeable=False))
 
@@ -212,18 +215,17 @@ class TorchFile:
             raise self._broken(f"tensors lie over each other in storage {shown(storage.key)!r}")
         return self.read(tensor)
 
-    def _check(self, key: str, place: _Place) -> None:
+    def _is_damaged(self, key: str, place: _Place) -> bool:
         """Compares a storage with its checksum, once."""
         if not place.checksum or key in self._checked:
-            return
+            return False
         checksum, left = 0, place.length
         with self.path.open("rb") as file:
             file.seek(place.start)
             while left and (part := file.read(min(left, _PART))):
                 checksum, left = zlib.crc32(part, checksum), left - len(part)
-        if checksum != place.checksum:
-            raise self._broken(f"storage {shown(key)!r} is damaged (its checksum differs)")
         self._checked.add(key)
+        return checksum != place.checksum
 
 
 def _place(file: io.FileIO, info: zipfile.ZipInfo, end: int) -> _Place:

@@ -1,7 +1,8 @@
 """Interprets the pickles of PyTorch's checkpoints without PyTorch and without executing anything.
 
 Opcode by opcode, those that PyTorch's own safe reader accepts and no other. The few globals such files name become
-inert stand-ins: tensors are described, not read; all else is a placeholder that holds its name and can do nothing.
+inert stand-ins: tensors are described, not read; NumPy's numbers and the like are placeholders that hold a name and can
+do nothing. Any other global ends the reading.
 """
 
 import dataclasses
@@ -34,6 +35,28 @@ _DTYPES: dict[str, np.dtype] = {
     "ByteStorage": np.dtype("u1"),
     "BoolStorage": np.dtype("?"),
 }
+
+
+# What a checkpoint may mention besides its tensors; none of it is ever called. Modules of which all names are harmless
+# are those that hold types of values only.
+_HARMLESS_MODULES = ("torch", "torch.storage", "torch._utils", "torch.torch_version", "numpy", "numpy.dtypes")
+_HARMLESS = {
+    ("collections", "OrderedDict"),
+    ("collections", "defaultdict"),
+    ("collections", "Counter"),
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "scalar"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("_codecs", "encode"),
+    ("argparse", "Namespace"),
+    ("torch.nn.parameter", "Parameter"),
+    ("torch._tensor", "_rebuild_from_type_v2"),
+    ("torch.serialization", "_get_layout"),
+    ("pathlib", "PosixPath"),
+    ("pathlib", "Path"),
+    ("datetime", "datetime"),
+} | {(module, name) for module in ("builtins", "__builtin__") for name in ("dict", "list", "set", "tuple", "slice")}
 
 
 class BrokenPickleError(Exception):
@@ -194,13 +217,22 @@ class Pickle:
             "j": lambda: push(self._remembered(self._unpack("I"))),
             "q": lambda: self._remember(self._unpack("B")),
             "r": lambda: self._remember(self._unpack("I")),
-            "c": lambda: push(Name(self._line(), self._line())),
+            "c": lambda: push(self._global()),
             "Q": lambda: push(self._persistent(pop())),
             "R": lambda: self._reduce(),
             "\x81": lambda: self._reduce(),
             "b": lambda: self._build(),
         }
         return {ord(code): action for code, action in codes.items()}
+
+    def _global(self) -> Name:
+        found = Name(self._line(), self._line())
+        if found.module in _HARMLESS_MODULES or (found.module, found.name) in _HARMLESS:
+            return found
+        raise BrokenPickleError(
+            f"it wants to use {shown(found.module)}.{shown(found.name)}, which parameters do not need and which is not "
+            f"executed; if you trust the file, load it with PyTorch and save its state_dict()"
+        )
 
     def _protocol(self) -> None:
         if self._unpack("B") > 5:

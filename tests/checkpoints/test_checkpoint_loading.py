@@ -1,5 +1,6 @@
 """From files to backbones: what is found, and what is said when it does not fit."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -246,3 +247,31 @@ def test_loading_needs_no_torch():
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", ["dino_vitb8", "dinov2_vits14_reg", "clip_vitb16", "point_mae"])
+def test_expected_shapes_are_the_modules(name):
+    """One block stands for all of them; the whole module is asked here."""
+    from flax.traverse_util import flatten_dict
+
+    config = dataclasses.replace(weights.BACKBONES[name].config, depth=3)
+    whole = flatten_dict(jax.eval_shape(weights.sources._init(weights.sources._module(config, "float32"), 0)), sep="/")
+    assert weights.sources._expected(config) == {k.removeprefix("params/"): v.shape for k, v in whole.items()}
+
+
+def test_the_readme_shows_the_table():
+    """Held against the sources, where they are beside the tests."""
+    readme = Path(__file__).parents[2] / "README.md"
+    lines = readme.read_text(encoding="utf-8").splitlines()
+    for name, spec in weights.BACKBONES.items():
+        line = next(line for line in lines if line.startswith(f"| `{name}`"))
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        config = spec.config
+        points = name == "point_mae"
+        assert cells[1] == f"{config.depth} x {config.width}"
+        assert cells[2:4] == (["-", "-"] if points else [str(config.patch_size), str(spec.image_size)])
+        assert cells[4] == ", ".join(map(str, spec.blocks))
+        assert float(cells[5]) == (config.epsilon if points else config.norm_epsilon)
+        assert cells[6] == ("-" if points else config.interpolation)
+        assert all(origin in cells[7] for origin in spec.origins)
+        assert cells[8] == spec.licence
