@@ -4,14 +4,11 @@ A file that is damaged, of another converter or of another backbone is never use
 source converts it again.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import mmap
 import os
-import tempfile
-import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from musc_jax.data import cache
 from musc_jax.models import PointTransformerConfig, VitConfig
 from weights.architecture import Architecture, check
 from weights.backbones import BACKBONES
@@ -30,7 +28,6 @@ from weights.files import SAFETENSORS, safetensors_header
 # Raised whenever the same checkpoint would become other parameters, so that files of an older converter are not used.
 CONVERTER = 1
 _KEY = "musc_jax_converter"
-_ORPHAN_SECONDS = 3600
 
 
 class CannotWriteError(WeightsError):
@@ -81,26 +78,12 @@ def write(path: Path, values: Mapping[str, np.ndarray], provenance: Provenance) 
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_orphans(path)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(handle)
-        try:
-            save_file(dict(values), temporary, metadata)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
+        cache.sweep(path.parent)
+        with cache.temporary(path) as part:
+            save_file(dict(values), part, metadata)
+            part.replace(path)
     except (OSError, SafetensorError) as error:
         raise CannotWriteError(f"{path}: cannot be written ({shown(error)}); pass another folder") from None
-
-
-def _remove_orphans(path: Path) -> None:
-    """Removes what killed processes left behind; one that is still writing is younger."""
-    for orphan in path.parent.glob(f".{path.name}.*.part"):
-        with contextlib.suppress(OSError):
-            if time.time() - orphan.stat().st_mtime > _ORPHAN_SECONDS:
-                orphan.unlink()
 
 
 def is_converted(path: Path) -> bool:

@@ -3,6 +3,8 @@
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
 
 import jax
@@ -12,6 +14,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import weights
+from musc_jax.data import cache
 from weights import converted
 
 TINY = {"width": 32, "depth": 2, "heads": 2, "mlp_width": 48, "native_grid": 4}
@@ -143,14 +146,17 @@ def test_output_is_checked_before_any_work(source, file, tmp_path):
         weights.convert(source, "dino_vitb8", tmp_path / "full" / "y.safetensors", heads=2)
 
 
-def test_an_orphan_of_a_killed_process_is_removed_later(source, file):
-    young, old = (file.parent / f".{file.name}.{n}.part" for n in ("young", "old"))
-    for orphan in (young, old):
+def test_what_a_killed_process_left_is_removed(source, file):
+    """A process that no longer runs; what a living one is writing stays."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    with cache.temporary(file) as living:
+        living.write_bytes(b"half")
+        orphan = living.with_name(living.name.replace(f"~{os.getpid()}~", f"~{ended.pid}~"))
         orphan.write_bytes(b"half")
-    os.utime(old, (0, 0))
-    weights.convert(source, "dino_vitb8", file, heads=2)
-    assert young.exists()
-    assert not old.exists()
+        weights.convert(source, "dino_vitb8", file, heads=2)
+        assert living.exists()
+        assert not orphan.exists()
 
 
 def _convert(source, file):
