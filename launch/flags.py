@@ -126,8 +126,8 @@ def save_list() -> tuple[str, ...]:
 
 
 def modality() -> str:
-    """--modality; version 1 looks at images unless told otherwise."""
-    if VARIANT.value == "v1" and not MODALITY.present:
+    """--modality; version 1, and a dataset that has nothing else, look at images unless told otherwise."""
+    if not MODALITY.present and (VARIANT.value == "v1" or DATASETS[DATASET.value].modalities == ("rgb",)):
         return "rgb"
     return MODALITY.value
 

@@ -34,7 +34,7 @@ KEEP_PLANE_CATEGORIES = frozenset({"GummyBear", "LicoriceSandwich", "Marshmallow
 """Categories whose scans lose nothing to the plane rule."""
 
 # The package runs its own threads for one call at a time.
-_CLUSTERING = threading.Lock()
+CLUSTERING = threading.Lock()
 
 
 class Cleaned(NamedTuple):
@@ -144,6 +144,6 @@ def cluster(
     points: Float64[np.ndarray, "n 3"],
 ) -> tuple[Int[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
     """DBSCAN with the constants above: each point's label (-1 is noise) and whether it is core."""
-    with _CLUSTERING:
+    with CLUSTERING:
         labels, core = DBSCAN(points, eps=CLUSTER_RADIUS, min_samples=CLUSTER_MIN_POINTS)
     return np.asarray(labels), np.asarray(core)

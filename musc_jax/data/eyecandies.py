@@ -11,17 +11,14 @@ The dataset's home is https://eyecan-ai.github.io/eyecandies. Nothing is ever wr
 folder: cleaned scans go to the cache directory.
 """
 
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from musc_jax.data import cache
-from musc_jax.data.dataset import Candidate, Dataset, Fault, Progress, assemble
+from musc_jax.data.dataset import Candidate
 from musc_jax.data.eyecandies_scan import ITEMS, Scan
 from musc_jax.data.sample import DataError
-
-MODALITIES = ("rgb", "points", "rgb+points")
+from musc_jax.data.trees import Found, Request, require_writable
 
 _SPLIT = Path("test_public", "data")
 _FILE = re.compile("([0-9]+)_(" + "|".join(re.escape(item) for item in ITEMS) + ")")
@@ -29,79 +26,41 @@ _LAYOUT = "<Category>/test_public/data/<index>_image_0.png"
 _HOME = "https://eyecan-ai.github.io/eyecandies"
 
 
-def open_eyecandies(
-    *,
-    data_dir: Path | str | None,
-    cache_dir: Path | str,
-    categories: Sequence[str] | None = None,
-    modality: str = "rgb+points",
-    limit: int | None = None,
-    skip_bad: bool = False,
-    seed: int = 0,
-    workers: int = 2,
-    progress: Progress | None = None,
-    name: str = "eyecandies",
-) -> Dataset:
-    """Open a tree in the Eyecandies layout: find, check and clean every sample that will be used.
-
-    Args:
-        data_dir: the folder of the categories, or the one above.
-        cache_dir: where cleaned scans are kept, by the digests of what they are made from.
-        categories: default all those found, in alphabetical order.
-        modality: `"rgb"` (points are not read, nor looked for), `"points"` or `"rgb+points"`.
-        limit: take only the first so many samples of each category.
-        skip_bad: leave faulty samples out and list them instead of refusing the dataset.
-        seed: not used; every dataset is opened with the same keywords.
-        workers: threads that check.
-        progress: told how many samples are checked.
-        name: the dataset's, for messages.
+def find_eyecandies(request: Request) -> Found:
+    """Find every sample of a tree in the Eyecandies layout, without looking into any file.
 
     Raises:
-        DataError: a report of all that is wrong with the requested categories.
-        ValueError: an option is out of its range.
+        DataError: there is no dataset, or the cache cannot be used.
     """
-    if modality not in MODALITIES:
-        raise ValueError(f"modality must be one of {', '.join(MODALITIES)}, received {modality!r}")
+    data_dir, categories, modality = request.data_dir, request.categories, request.modality
     folders, warnings = _find_categories(data_dir, requested=categories)
     if categories is None:
         categories = sorted(folders)
-    faults: list[Fault] = []
-    candidates: dict[str, list[Candidate]] = {}
-    store = Path(cache_dir, "eyecandies_xyz")
+    found = Found(warnings=warnings)
+    store = Path(request.cache_dir, "eyecandies_xyz")
     if modality != "rgb":
-        _prepare_store(store, folders)
+        for folder in folders.values():
+            require_writable(store, folder.parents[1])  # folder is CATEGORY/test_public/data
     for category in dict.fromkeys(categories):
         if category not in folders:
             existing = ", ".join(sorted(folders)) or "none"
-            line = f"{data_dir}: no category {category!r}; take one of those that exist: {existing}"
-            faults.append(Fault(category, -1, line))
+            found.fault(category, f"{data_dir}: no category {category!r}; take one of those that exist: {existing}")
             continue
         folder = folders[category]
         try:
-            found = _find_samples(folder)
+            samples = _find_samples(folder)
         except OSError as error:
-            line = f"{folder}: cannot be read ({error.strerror}); make it readable"
-            faults.append(Fault(category, -1, line))
+            found.fault(category, f"{folder}: cannot be read ({error.strerror}); make it readable")
             continue
-        if not found:
-            line = f"{folder}: has no samples; put the files {_LAYOUT} there, see {_HOME}"
-            faults.append(Fault(category, -1, line))
+        if not samples:
+            found.fault(category, f"{folder}: has no samples; put the files {_LAYOUT} there, see {_HOME}")
             continue
         points = modality != "rgb"
-        candidates[category] = [
+        found.candidates[category] = [
             Candidate(index, Scan(category, folder, index, frozenset(items), points, store).check)
-            for index, items in found.items()
+            for index, items in samples.items()
         ]
-    return assemble(
-        name,
-        candidates,
-        faults=faults,
-        warnings=warnings,
-        limit=limit,
-        skip_bad=skip_bad,
-        workers=workers,
-        progress=progress,
-    )
+    return found
 
 
 def _find_categories(
@@ -110,7 +69,7 @@ def _find_categories(
     """Map every category on disk to its folder of files; empty ones only if requested."""
     expected = f"expected DATA_DIR/{_LAYOUT}; the dataset is at {_HOME}"
     if data_dir is None:
-        raise DataError(f"eyecandies needs the folder it lies in (data_dir); {expected}")
+        raise DataError(f"eyecandies needs the folder it lies in (--data_dir); {expected}")
     root = Path(data_dir)
     if not root.is_dir():
         raise DataError(f"{root}: is not a folder; {expected}")
@@ -129,23 +88,6 @@ def _find_categories(
         hint = f"; give its parent folder {root.absolute().parent}" if _is_category(root) else ""
         raise DataError(f"{root}: has no categories{hint}; {expected}")
     return folders, warnings
-
-
-def _prepare_store(store: Path, folders: Mapping[str, Path]) -> None:
-    """Make the folder of cleaned scans, never within a category's own folder."""
-    place = store.resolve()
-    for folder in folders.values():
-        # folder is CATEGORY/test_public/data
-        if place.is_relative_to(folder.parents[1].resolve()):
-            raise DataError(f"{store}: lies in the dataset, into which nothing is written; choose another cache_dir")
-    try:
-        store.mkdir(parents=True, exist_ok=True)
-        cache.sweep(store)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise DataError(f"{store}: cannot be made ({reason}); choose another cache_dir") from None
-    if not os.access(store, os.W_OK):
-        raise DataError(f"{store}: cannot be written; choose another cache_dir")
 
 
 def _is_category(root: Path) -> bool:

@@ -20,10 +20,10 @@ from PIL import Image
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Under Pillow's own limit, which warns through a process-wide filter that threads cannot set aside.
-_MAX_PIXELS = 64_000_000
+MAX_PIXELS = 64_000_000
 _MAX_TEXT_BYTES = 1_000_000
 _AGAIN = "copy it again from the dataset's archive"
-_DECODE_ERRORS = (
+DECODE_ERRORS = (
     OSError,
     SyntaxError,  # Pillow's way of saying that a chunk is broken
     ValueError,
@@ -97,7 +97,7 @@ def decode_image(content: Content) -> UInt8[np.ndarray, "h w 3"]:
 def decode_mask(content: Content, *, size: tuple[int, int] | None = None) -> UInt8[np.ndarray, "h w"]:
     """Decode an 8-bit grey or 1-bit PNG; 1 bit becomes 0 and 255. `size`: see `decode_xyz`."""
     mask = _decode_png(content, ("L", "1"), "8-bit grey")
-    _check_size(content.path, mask.shape, size)
+    check_size(content.path, mask.shape, size)
     return mask.astype(np.uint8) * np.uint8(255) if mask.dtype == bool else mask
 
 
@@ -107,7 +107,7 @@ def decode_depth(content: Content, *, size: tuple[int, int] | None = None) -> UI
     All zero is refused: it means that nothing was measured.
     """
     depth = _decode_png(content, ("I;16", "I;16B", "I;16L", "I;16N"), "16-bit grey")
-    _check_size(content.path, depth.shape, size)
+    check_size(content.path, depth.shape, size)
     if not depth.any():
         raise FileFault(content.path, "has no points: every depth is zero")
     return depth.astype(np.uint16)
@@ -134,8 +134,8 @@ def decode_xyz(content: Content, *, size: tuple[int, int] | None = None) -> Floa
             shape, dtype = series.shape, series.dtype
             _check_xyz_form(path, shape, dtype, size)
             points = np.asarray(series.asarray())
-    except _DECODE_ERRORS as error:
-        raise FileFault(path, f"is not a readable TIFF ({_brief(error)})") from None
+    except DECODE_ERRORS as error:
+        raise FileFault(path, f"is not a readable TIFF ({brief(error)})") from None
     _check_xyz_form(path, points.shape, points.dtype, size)
     if not np.isfinite(points).all():
         raise FileFault(path, "holds NaN or infinite coordinates", "write (0, 0, 0) for no point")
@@ -191,7 +191,7 @@ def decode_yaml(content: Content) -> dict[str, object]:
     try:
         fields = yaml.safe_load(_text(content))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise FileFault(content.path, f"is not readable YAML ({_brief(error)})") from None
+        raise FileFault(content.path, f"is not readable YAML ({brief(error)})") from None
     if not isinstance(fields, dict):
         raise FileFault(content.path, "is not a YAML mapping")
     return fields
@@ -202,14 +202,14 @@ def _decode_png(content: Content, modes: tuple[str, ...], wanted: str) -> np.nda
     if not data.startswith(_PNG_SIGNATURE) or len(data) < 33:
         raise FileFault(path, "is not a PNG file")
     width, height = struct.unpack(">II", data[16:24])
-    if width * height > _MAX_PIXELS:
-        raise FileFault(path, f"claims {width} x {height} pixels, over {_MAX_PIXELS} in all")
+    if width * height > MAX_PIXELS:
+        raise FileFault(path, f"claims {width} x {height} pixels, over {MAX_PIXELS} in all")
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
             mode = picture.mode
             pixels = np.array(picture)
-    except _DECODE_ERRORS as error:
-        raise FileFault(path, f"is a damaged PNG ({_brief(error)})") from None
+    except DECODE_ERRORS as error:
+        raise FileFault(path, f"is a damaged PNG ({brief(error)})") from None
     if mode not in modes:
         raise FileFault(path, f"must be {wanted}, its mode is {mode}", f"convert it to {wanted}")
     return pixels
@@ -220,12 +220,13 @@ def _check_xyz_form(path: Path, shape: tuple[int, ...], dtype: np.dtype | None, 
         raise FileFault(path, f"must hold floating-point metres, its type is {dtype}")
     if len(shape) != 3 or shape[2] != 3 or 0 in shape:
         raise FileFault(path, f"must have the shape (height, width, 3), not {shape}")
-    _check_size(path, shape, size)
-    if shape[0] * shape[1] > _MAX_PIXELS:
-        raise FileFault(path, f"claims {shape[1]} x {shape[0]} points, over {_MAX_PIXELS} in all")
+    check_size(path, shape, size)
+    if shape[0] * shape[1] > MAX_PIXELS:
+        raise FileFault(path, f"claims {shape[1]} x {shape[0]} points, over {MAX_PIXELS} in all")
 
 
-def _check_size(path: Path, shape: tuple[int, ...], size: tuple[int, int] | None) -> None:
+def check_size(path: Path, shape: tuple[int, ...], size: tuple[int, int] | None) -> None:
+    """Compare a picture's (height, width) with its image's, where that is known."""
     if size is not None and shape[:2] != size:
         fault = f"is {shape[1]} x {shape[0]} pixels, but its image is {size[1]} x {size[0]}"
         raise FileFault(path, fault)
@@ -237,7 +238,7 @@ def _text(content: Content) -> str:
     return content.data.decode("utf-8-sig")
 
 
-def _brief(error: BaseException) -> str:
+def brief(error: BaseException) -> str:
     """The first line of an error, which must not break the report's one line per fault."""
     lines = str(error).strip().splitlines()
     return lines[0][:120] if lines else type(error).__name__

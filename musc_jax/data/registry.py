@@ -1,18 +1,63 @@
 """All datasets by name, behind one function."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from musc_jax.data.dataset import Dataset, Progress
-from musc_jax.data.eyecandies import open_eyecandies
+from musc_jax.data.btad import find_btad
+from musc_jax.data.dataset import Dataset, Progress, assemble
+from musc_jax.data.eyecandies import find_eyecandies
+from musc_jax.data.mvtec3d import find_mvtec3d
+from musc_jax.data.mvtec_ad import find_mvtec_ad
 from musc_jax.data.sample import DataError
-from musc_jax.data.synthetic import open_synthetic
+from musc_jax.data.synthetic import find_synthetic
+from musc_jax.data.trees import Found, Request
+from musc_jax.data.visa import find_visa
 
-DATASETS: dict[str, Callable[..., Dataset]] = {
-    "eyecandies": open_eyecandies,
-    "synthetic": open_synthetic,
+MODALITIES = ("rgb", "points", "rgb+points")
+
+
+class Reader(NamedTuple):
+    """A dataset's reader.
+
+    Attributes:
+        find: finds its samples, without looking into them.
+        modalities: what it can give.
+    """
+
+    find: Callable[[Request], Found]
+    modalities: tuple[str, ...] = MODALITIES
+
+
+DATASETS: dict[str, Reader] = {
+    "synthetic": Reader(find_synthetic),
+    "mvtec3d": Reader(find_mvtec3d),
+    "eyecandies": Reader(find_eyecandies),
+    "mvtec_ad": Reader(find_mvtec_ad, ("rgb",)),
+    "visa": Reader(find_visa, ("rgb",)),
+    "mpdd": Reader(partial(find_mvtec_ad, name="mpdd"), ("rgb",)),
+    "btad": Reader(find_btad, ("rgb",)),
 }
-"""A dataset's name to the function that opens it; all of them take `open_dataset`'s keywords."""
+"""A dataset's name to its reader."""
+
+
+def find_samples(name: str, request: Request) -> Found:
+    """Find a dataset's samples, without looking into them.
+
+    Raises:
+        DataError: no such dataset, not there, or without what the modality asks for.
+        ValueError: an option is out of its range.
+    """
+    if name not in DATASETS:
+        known = ", ".join(sorted(DATASETS))
+        raise DataError(f"no dataset {name!r}; take one of: {known}")
+    if request.modality not in MODALITIES:
+        raise ValueError(f"modality must be one of {', '.join(MODALITIES)}, received {request.modality!r}")
+    reader = DATASETS[name]
+    if request.modality not in reader.modalities:
+        raise DataError(f"{name} has pictures only, no points; take modality rgb (--modality=rgb)")
+    return reader.find(request)
 
 
 def open_dataset(
@@ -50,17 +95,15 @@ def open_dataset(
             a file and the way out, in an order that does not depend on the file system.
         ValueError: an option is out of its range.
     """
-    if name not in DATASETS:
-        known = ", ".join(sorted(DATASETS))
-        raise DataError(f"no dataset {name!r}; take one of: {known}")
-    return DATASETS[name](
-        data_dir=data_dir,
-        cache_dir=cache_dir,
-        categories=categories,
-        modality=modality,
+    request = Request(data_dir, cache_dir, categories, modality, seed, workers, progress)
+    found = find_samples(name, request)
+    return assemble(
+        name,
+        found.candidates,
+        faults=found.faults,
+        warnings=found.warnings,
         limit=limit,
         skip_bad=skip_bad,
-        seed=seed,
         workers=workers,
         progress=progress,
     )

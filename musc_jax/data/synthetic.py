@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,13 @@ import yaml
 from PIL import Image
 
 from musc_jax.data import cache
-from musc_jax.data.dataset import Dataset, Progress
-from musc_jax.data.eyecandies import open_eyecandies
+from musc_jax.data.dataset import Progress
+from musc_jax.data.eyecandies import find_eyecandies
 from musc_jax.data.loading import map_ahead
 from musc_jax.data.sample import DataError
 from musc_jax.data.synthetic_candies import DEFECT_KINDS
 from musc_jax.data.synthetic_samples import CATEGORIES, VERSION, Picture, render
+from musc_jax.data.trees import Found, Request
 
 SAMPLES = 20
 """Samples a category has."""
@@ -32,57 +34,22 @@ SIZE = 512
 _MANIFEST = "manifest.json"
 
 
-def open_synthetic(
-    *,
-    cache_dir: Path | str,
-    data_dir: Path | str | None = None,
-    categories: Sequence[str] | None = None,
-    modality: str = "rgb+points",
-    limit: int | None = None,
-    skip_bad: bool = False,
-    seed: int = 0,
-    workers: int = 2,
-    progress: Progress | None = None,
-) -> Dataset:
-    """Open the synthetic set, writing it to the cache directory first if it is not there whole.
-
-    It is then read like any tree in the Eyecandies layout.
-
-    Args:
-        cache_dir: where it and its cleaned scans are kept.
-        data_dir: not used; every dataset is opened with the same keywords.
-        categories: default both.
-        modality: `"rgb"`, `"points"` or `"rgb+points"`.
-        limit: take only the first so many samples of each category.
-        skip_bad: leave faulty samples out.
-        seed: another seed, another set.
-        workers: threads that render and check.
-        progress: told how many samples are rendered, then checked.
+def find_synthetic(request: Request) -> Found:
+    """Find every sample of the synthetic set, which is written into the cache directory first if it is not there.
 
     Raises:
         DataError: an unknown category, or the cache directory cannot be written.
-        ValueError: an option is out of its range.
     """
-    folder = Path(cache_dir, "synthetic", f"v{VERSION}-seed{seed}")
+    folder = Path(request.cache_dir, "synthetic", f"v{VERSION}-seed{request.seed}")
     try:
         cache.sweep(folder.parent)
         if not _is_whole(folder):
-            _publish(folder, seed=seed, workers=workers, progress=progress)
+            _publish(folder, seed=request.seed, workers=request.workers, progress=request.progress)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         way_out = "make room there or choose another cache_dir"
         raise DataError(f"{folder}: cannot be written ({reason}); {way_out}") from None
-    return open_eyecandies(
-        data_dir=folder,
-        cache_dir=cache_dir,
-        categories=categories,
-        modality=modality,
-        limit=limit,
-        skip_bad=skip_bad,
-        workers=workers,
-        progress=progress,
-        name="synthetic",
-    )
+    return find_eyecandies(replace(request, data_dir=folder))
 
 
 def write(

@@ -1,0 +1,83 @@
+"""Pictures and masks in the formats that datasets come in: PNG, JPEG, BMP, TIFF, WebP; grey, palette, 16 bits.
+
+As in `files`, a file is read once, whole, and decoded from memory; what is wrong with it is a `FileFault`.
+"""
+
+import io
+import warnings
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from musc_jax.data.files import DECODE_ERRORS, MAX_PIXELS, Content, FileFault, brief, check_size
+
+EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+"""What counts as a picture, in lower case."""
+
+_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP")
+_SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+# The largest value of a mask that holds numbers of classes: the published sets have up to nine.
+_MOST_CLASSES = 20
+
+
+def decode_picture(content: Content) -> UInt8[np.ndarray, "h w 3"]:
+    """Decode a picture to 8-bit RGB.
+
+    Grey becomes three equal channels, transparency is dropped, 16 bits are scaled by their full range (not by each
+    picture's own, which would make pictures of one product differ). The orientation a camera noted is not applied: no
+    published set's masks follow it.
+    """
+    pixels, mode = _decode(content)
+    if mode in _SIXTEEN_BITS:
+        grey = np.round(pixels.astype(np.float64) / 257)
+        if pixels.min() < 0 or grey.max() > 255:
+            raise FileFault(content.path, "has values outside of 16 bits", "convert it to 8 or 16 bits")
+        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
+    return pixels
+
+
+def decode_any_mask(
+    content: Content, *, size: tuple[int, int] | None, nonzero: bool | None
+) -> UInt8[np.ndarray, "h w"]:
+    """Decode a mask to 8-bit grey; 0 is good, 255 a defect.
+
+    Args:
+        content: the file.
+        size: (height, width) of its image.
+        nonzero: True: every value but 0 is a defect (numbers of classes). False: the grey value is taken as it is.
+            None: the former if the largest value is small enough for a class's number.
+
+    Raises:
+        FileFault: not a readable picture, or of another size than its image.
+    """
+    pixels, mode = _decode(content, grey=True)
+    check_size(content.path, pixels.shape, size)
+    if mode in _SIXTEEN_BITS:
+        pixels = np.where(pixels > 255, pixels // 257, pixels) if not nonzero else pixels
+    if nonzero or (nonzero is None and pixels.max() <= _MOST_CLASSES):
+        return np.where(pixels != 0, np.uint8(255), np.uint8(0))
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+def _decode(content: Content, *, grey: bool = False) -> tuple[np.ndarray, str]:
+    """Pixels, RGB (or one channel) unless they have 16 bits, and the file's mode."""
+    path = content.path
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of oddities in metadata
+            picture = Image.open(io.BytesIO(content.data), formats=_FORMATS)
+        with picture:
+            width, height = picture.size
+            if width * height > MAX_PIXELS:
+                raise FileFault(path, f"claims {width} x {height} pixels, over {MAX_PIXELS} in all")
+            mode = picture.mode
+            if mode in _SIXTEEN_BITS:
+                return np.array(picture), mode
+            if mode == "F":
+                raise FileFault(path, "holds floating-point numbers, not a picture", "convert it to 8 or 16 bits")
+            if grey and mode in ("P", "L"):
+                return np.array(picture), mode  # a palette's index is the class's number
+            return np.array(picture.convert("L" if grey else "RGB")), mode
+    except DECODE_ERRORS as error:
+        raise FileFault(path, f"is no readable picture ({brief(error)})") from None

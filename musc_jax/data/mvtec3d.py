@@ -1,0 +1,214 @@
+"""MVTec 3D-AD: pictures with organised point maps.
+
+    DIR/<category>/test/<good or a defect>/{rgb,xyz,gt}/<stem>.{png,tiff,png}
+
+or below mvtec_3d_anomaly_detection. Raw scans are cleaned first (`musc_jax.data.plane_cleaning`), pictures with them,
+as in every published result; scans that another program has cleaned in place are recognised and used as they are. `gt`
+of good samples is not read. Nothing is written into the dataset's folder; what cleaning found goes to the cache
+directory. Home: https://www.mvtec.com/company/research/datasets/mvtec-3d-ad.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from musc_jax.data import cache, files, plane_cleaning
+from musc_jax.data.dataset import Candidate, Checked, Entry
+from musc_jax.data.files import FileFault
+from musc_jax.data.image_files import decode_any_mask, decode_picture
+from musc_jax.data.image_sample import Seen, again
+from musc_jax.data.plane_cleaning import CleanedScan, pad_to_square, square_side
+from musc_jax.data.sample import DataError, Sample
+from musc_jax.data.transforms import resize_image, resize_mask, resize_points
+from musc_jax.data.trees import (
+    Found,
+    Request,
+    add_candidates,
+    find_categories,
+    is_folder,
+    pictures,
+    require_writable,
+    root_of,
+    subfolders,
+)
+
+_LAYOUT = "<category>/test/<good or a defect>/{rgb,xyz,gt}/000.{png,tiff,png}"
+_HOME = "https://www.mvtec.com/company/research/datasets/mvtec-3d-ad"
+_SCANS = frozenset({".tiff", ".tif"})
+
+
+def find_mvtec3d(request: Request) -> Found:
+    """Find every sample of MVTec 3D-AD, without looking into any file."""
+    root, found = root_of("mvtec3d", request.data_dir, layout=_LAYOUT, home=_HOME), Found()
+    folders = find_categories(
+        root,
+        request.categories,
+        found,
+        wrappers=("mvtec_3d_anomaly_detection", "mvtec_3d", "mvtec3d"),
+        is_category=lambda folder: is_folder(folder / "test"),
+        layout=_LAYOUT,
+        home=_HOME,
+    )
+    store = Path(request.cache_dir, "mvtec3d_masks")
+    if folders:
+        require_writable(store, root)
+    for category, folder in folders.items():
+
+        def report(line: str, category: str = category) -> None:
+            found.fault(category, line)
+
+        samples = []
+        for kind in subfolders(folder / "test"):
+            images = pictures(kind / "rgb", report)
+            scans = pictures(kind / "xyz", report, extensions=_SCANS)
+            masks = pictures(kind / "gt", report) if kind.name != "good" else {}
+            for stem in images:
+                sample = Scan3d(
+                    name=f"{kind.name}_{stem}",
+                    image=images[stem],
+                    scan=scans.pop(stem, None),
+                    expected_scan=str(kind / "xyz" / f"{stem}.tiff"),
+                    mask=masks.pop(stem, None),
+                    expected_mask=str(kind / "gt" / f"{stem}.png"),
+                    label=int(kind.name != "good"),
+                    points=request.modality != "rgb",
+                    store=store,
+                )
+                samples.append(Candidate(sample.name, sample.check))
+            found.warnings.extend(f"{path}: is a mask without an image; not used" for path in masks.values())
+            for stem, path in scans.items():
+                found.fault(category, f"{path}: has no picture {kind / 'rgb' / f'{stem}.png'}; copy it, or remove both")
+        add_candidates(found, category, folder, samples)
+    return found
+
+
+@dataclass(frozen=True)
+class Scan3d:
+    """The files of one sample.
+
+    Attributes:
+        name: unique in its category.
+        image, scan, mask: its files; None where there are none.
+        expected_scan, expected_mask: where they should be.
+        label: 1 defective, 0 good, by its folder.
+        points: whether points are wanted, not only to clean the picture.
+        store: the folder of what cleaning found.
+    """
+
+    name: str
+    image: Path
+    scan: Path | None
+    expected_scan: str
+    mask: Path | None
+    expected_mask: str
+    label: int
+    points: bool
+    store: Path
+
+    def check(self) -> Checked:
+        """Read every file once, compare them, clean the scan."""
+        faults: list[str] = []
+        warnings: list[str] = []
+        seen: dict[str, Seen] = {}
+        try:
+            content = files.read(self.image)
+            seen["image"] = Seen(self.image, content.digest)
+            size: tuple[int, ...] | None = decode_picture(content).shape[:2]
+        except FileFault as fault:
+            faults.append(str(fault))
+            size = None
+        if self.label and self.mask is None:
+            faults.append(str(FileFault(Path(self.expected_mask), f"is missing, the mask of {self.image}")))
+        elif self.label and self.mask is not None:
+            try:
+                content = files.read(self.mask)
+                mask = decode_any_mask(content, size=size, nonzero=False)  # type: ignore[arg-type]
+                seen["mask"] = Seen(self.mask, content.digest)
+                if not mask.any():
+                    warnings.append(f"{self.mask}: has no defect, though its sample is defective; the sample stays so")
+            except FileFault as fault:
+                faults.append(str(fault))
+        if self.scan is not None:
+            try:
+                content = files.read(self.scan)
+                scan = files.decode_xyz(content)
+                seen["scan"] = Seen(self.scan, content.digest)
+                if size is not None:
+                    self._check_form(scan.shape[:2], size)
+                    if not faults and not self._cleaned(scan, content.digest).clustered:
+                        warnings.append(f"{self.scan}: no cluster found, every point off the plane is kept")
+            except FileFault as fault:
+                faults.append(str(fault))
+            except DataError as error:  # what cleaning needs is not installed
+                faults.append(f"{self.scan}: {error}")
+        elif self.points:
+            faults.append(str(FileFault(Path(self.expected_scan), f"is missing, the points of {self.image}")))
+        else:
+            warnings.append(f"{self.image}: its scan is missing, so its background stays")
+        if faults:
+            return Checked(None, tuple(faults), tuple(warnings))
+        settings = [self.label, self.points, plane_cleaning.VERSION, sorted((k, v.digest) for k, v in seen.items())]
+        digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
+        return Checked(Entry(self.name, digest, partial(self._load, seen)), (), tuple(warnings))
+
+    def _check_form(self, scan: tuple[int, ...], image: tuple[int, ...]) -> None:
+        """A scan is as large as its picture, or was padded to the square while the picture was not."""
+        if scan not in (image, (square_side(*image),) * 2):
+            assert self.scan is not None
+            fault = f"is {scan[1]} x {scan[0]} points, but its picture is {image[1]} x {image[0]}"
+            raise FileFault(self.scan, fault)
+
+    def _load(self, seen: dict[str, Seen], size: int) -> Sample:
+        try:
+            image = decode_picture(again(seen["image"]))
+            mask = None
+            if "mask" in seen:
+                mask = decode_any_mask(again(seen["mask"]), size=image.shape[:2], nonzero=False)
+            image_map: UInt8[np.ndarray, "h w 3"] = image
+            points: Float[np.ndarray, "h w 3"] | None = None
+            side = square_side(*image.shape[:2])
+            if "scan" in seen:
+                scan = files.decode_xyz(again(seen["scan"]))
+                cleaned = self._cleaned(scan, seen["scan"].digest)
+                points = pad_to_square(np.where(cleaned.points[..., None], scan, 0), side) if self.points else None
+                colors = pad_to_square(cleaned.colors, side)
+                image_map = np.where(colors[..., None], pad_to_square(image, side), np.uint8(0))
+        except FileFault as fault:
+            raise DataError(str(fault)) from None
+        return Sample(
+            name=self.name,
+            image=resize_image(pad_to_square(image_map, side), size=size),
+            points=None if points is None else resize_points(points, size=size),
+            gt_mask=np.zeros((size, size), bool) if mask is None else resize_mask(pad_to_square(mask, side), size=size),
+            gt_label=self.label,
+            image_path=self.image,
+        )
+
+    def _cleaned(self, scan: Float[np.ndarray, "h w 3"], digest: str) -> CleanedScan:
+        """What cleaning found, from the store if it is there, else made and stored: a bit for each pixel, no points."""
+        key = hashlib.sha256(json.dumps(["mvtec3d_masks", plane_cleaning.VERSION, digest]).encode()).hexdigest()
+        path = self.store / f"{key}.masks"
+        shape = scan.shape[:2]
+        stored = cache.read_arrays(path, key)
+        if stored is not None:
+            points, colors = (
+                np.unpackbits(stored[name], count=shape[0] * shape[1]).astype(bool).reshape(shape)
+                for name in ("points", "colors")
+            )
+            return CleanedScan(points, colors, bool(stored["clustered"].all()))
+        cleaned = plane_cleaning.clean_scan(scan)
+        if not cleaned.points.any():
+            assert self.scan is not None
+            raise FileFault(self.scan, "has no points left after cleaning")
+        arrays = {"points": np.packbits(cleaned.points), "colors": np.packbits(cleaned.colors)}
+        try:
+            cache.write_arrays(path, key, arrays | {"clustered": np.array([cleaned.clustered])})
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise FileFault(path, f"cannot be written ({reason})", "make room or choose another cache_dir") from None
+        return cleaned

@@ -1,0 +1,85 @@
+"""VisA, its test split of the one-class setting.
+
+    DIR/split_csv/1cls.csv                               object,split,label,image,mask
+    DIR/<object>/Data/Images/{Normal,Anomaly}/*.JPG
+    DIR/<object>/Data/Masks/Anomaly/*.png
+
+or below VisA. The table decides which images are test images, their labels and their masks. Masks hold numbers of
+classes (1 to 9), every one of which is a defect; they look black in a viewer. Home:
+https://github.com/amazon-science/spot-diff.
+"""
+
+import csv
+import io
+from pathlib import Path, PurePosixPath
+
+from musc_jax.data import files
+from musc_jax.data.dataset import Candidate
+from musc_jax.data.files import FileFault
+from musc_jax.data.image_sample import Picture
+from musc_jax.data.sample import DataError
+from musc_jax.data.trees import Found, Request, add_candidates, natural, root_of
+
+_LAYOUT = "split_csv/1cls.csv"
+_HOME = "https://github.com/amazon-science/spot-diff"
+_COLUMNS = ("object", "split", "label", "image", "mask")
+_MOST_BYTES = 20_000_000
+
+
+def find_visa(request: Request) -> Found:
+    """Find every sample of VisA's test split, without looking into any picture."""
+    root, found = root_of("visa", request.data_dir, layout=_LAYOUT, home=_HOME), Found()
+    root = next((r for r in (root, root / "VisA", root / "VisA_20220922") if (r / _LAYOUT).exists()), root)
+    rows = _rows(root / _LAYOUT)
+    known = sorted({row["object"] for _, row in rows}, key=natural)
+    for category in dict.fromkeys(request.categories or known):
+        if category not in known:
+            found.fault(category, f"{root}: no category {category!r}; take one of those that exist: {', '.join(known)}")
+            continue
+        samples: list[tuple[str, Candidate]] = []
+        for line, row in rows:
+            if row["object"] != category or row["split"] != "test":
+                continue
+            place = f"{root / _LAYOUT} line {line}"
+            label = {"normal": 0, "anomaly": 1}.get(row["label"])
+            image, mask = _inside(row["image"]), _inside(row["mask"])
+            if label is None or image is None or (row["mask"] and mask is None):
+                found.fault(category, f"{place}: expected normal or anomaly and paths below DATA_DIR; fetch it again")
+                continue
+            picture = Picture(
+                f"{'Anomaly' if label else 'Normal'}_{image.stem}",
+                root / image,
+                label,
+                root / mask if mask is not None and label else None,
+                str(root / category / "Data" / "Masks" / "Anomaly" / f"{image.stem}.png"),
+                nonzero=True,
+            )
+            samples.append((picture.name, Candidate(picture.name, picture.check)))
+        ordered = [candidate for _, candidate in sorted(samples, key=lambda item: natural(item[0]))]
+        add_candidates(found, category, root / category, ordered)
+    return found
+
+
+def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    try:
+        content = files.read(path)
+        if len(content.data) > _MOST_BYTES:
+            raise FileFault(path, f"is {len(content.data)} bytes long, no table of samples")
+        reader = csv.DictReader(io.StringIO(content.data.decode("utf-8-sig")))
+        rows = [(reader.line_num, row) for row in reader]
+        if not set(_COLUMNS) <= set(reader.fieldnames or ()):
+            raise FileFault(path, f"has no columns {', '.join(_COLUMNS)}")
+        for line, row in rows:
+            if any(row[column] is None for column in _COLUMNS):
+                raise FileFault(path, f"line {line} has too few columns")
+    except FileFault as fault:
+        raise DataError(f"{fault}; expected DATA_DIR/{_LAYOUT}; the dataset is at {_HOME}") from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: is no readable table ({error}); fetch it again") from None
+    return [(line, {column: row[column].strip() for column in _COLUMNS}) for line, row in rows]
+
+
+def _inside(text: str) -> PurePosixPath | None:
+    """A path of the table, if it stays below the dataset's folder."""
+    path = PurePosixPath(text)
+    return path if text and not path.is_absolute() and ".." not in path.parts else None
