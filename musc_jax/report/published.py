@@ -4,10 +4,12 @@ import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-# The papers' names of our backbones.
+# The papers' names of our backbones and datasets.
 _BACKBONES = {"dino_vitb8": "ViT-B-8", "clip_vitl14_336": "ViT-L-14-336"}
+_DATASETS = {"MVTec 3D-AD": "mvtec3d", "Eyecandies": "eyecandies"}
 _METHODS = {"released": "MuSc-V2", "paper": "MuSc-V2", "v1": "MuSc"}
 # (modality, image backbone, variant) whose results are published by category: the table and its working size.
 _BY_CATEGORY = {
@@ -35,6 +37,16 @@ class Published(NamedTuple):
     mean: dict[str, float]
     categories: dict[str, dict[str, float]]
     """Per category, where published; empty otherwise."""
+    table: str = ""
+    """Where the figures stand, for people."""
+    sizes: tuple[int, ...] = ()
+    """Working sizes they may be compared at; several where the authors do not settle it."""
+    subsets: int = 1
+    """Parts that each category was divided into at random; its means then run over ten seeds."""
+    batch_size: int | None = None
+    """Samples that were scored together; None: all of a category or subset."""
+    deviation: Mapping[str, float] = MappingProxyType({})
+    """Standard deviations of the means over the seeds, where published."""
 
 
 def _tables() -> dict[str, Any]:
@@ -55,6 +67,65 @@ def _all_categories(tables: Mapping[str, Any], dataset: str) -> set[str]:
     return found
 
 
+def published_categories(dataset: str) -> frozenset[str]:
+    """The categories that a dataset's published means run over; none where nothing is published."""
+    return frozenset(_all_categories(_tables(), dataset))
+
+
+def published_results(dataset: str, *, modality: str, backbone: str, variant: str) -> tuple[Published, ...]:
+    """All that the authors give for a dataset and method, at whatever size and in whatever division into batches.
+
+    Of the ablation tables nothing is looked at: Table VI's figures for MVTec AD and VisA do not agree with Table II's
+    and seem to be another backbone's.
+
+    Args:
+        dataset: Name as in `--dataset`.
+        modality: "rgb", "points" or "rgb+points".
+        backbone: Image backbone ("point_mae" where there is none).
+        variant: "released", "paper" or "v1".
+
+    Returns:
+        Results by category first, then means of whole categories (Tables I and II), of subsets (Table I) and of small
+        batches (Table VII). The setting leaves the size open.
+    """
+    tables = _tables()
+    image = _BACKBONES.get(backbone)
+    wanted = {"rgb": image, "points": "PT", "rgb+points": image and f"{image}+PT"}.get(modality)
+    method = _METHODS.get(variant)
+    if wanted is None or method is None:
+        return ()
+    setting = f", {modality}, {wanted}"
+    found = []
+    name, size = _BY_CATEGORY.get((modality, backbone, variant), ("", 0))
+    rows, mean = _by_category(tables, name, dataset) if name else ({}, {})
+    sizes = (224, 336, 518) if "ViT-L-14-336" in wanted else (224,)
+    if rows:
+        # Means of what is also given by category are of the same runs, at the same size.
+        sizes = (size,)
+        mean = {key: mean[key] for key in _KEYS}
+        found.append(Published(method + setting, mean, rows, "the released program's results by category", sizes))
+    # The second table is of CLIP's images alone and does not repeat that; the seventh is of both modalities, with the
+    # backbone whose row of the first table it repeats.
+    second = [row | {"backbone": "ViT-L-14-336"} for row in tables["table_2"]]
+    seventh = [
+        row | {"dataset": _DATASETS[row["dataset"]], "batch_size": int(row["batch_size"])}
+        for row in tables["table_7_batch_size"]
+        if row["batch_size"] != "All"
+    ]
+    both = {"modality": "rgb+points", "method": "MuSc-V2", "backbone": "ViT-B-8+PT"}
+    named = (("Table I", tables["table_1"]), ("Table II", second), ("Table VII", [row | both for row in seventh]))
+    for table, lines in named:
+        for row in lines:
+            if (row["dataset"], row["modality"], row["method"], row["backbone"]) != (dataset, modality, method, wanted):
+                continue
+            subsets, batch_size = row.get("subsets", 1), row.get("batch_size")
+            part = f" in {subsets} subsets" if subsets > 1 else f" in batches of {batch_size}" if batch_size else ""
+            figures = {key: row[key] for key in _KEYS if row.get(key) is not None}
+            deviation = {key: row[f"{key}_std"] for key in _KEYS if row.get(f"{key}_std") is not None}
+            found.append(Published(method + part + setting, figures, {}, table, sizes, subsets, batch_size, deviation))
+    return tuple(found)
+
+
 def published(
     dataset: str,
     *,
@@ -63,6 +134,8 @@ def published(
     variant: str,
     image_size: int,
     categories: Sequence[str],
+    subsets: int = 1,
+    batch_size: int | None = None,
 ) -> Published | None:
     """The authors' results for a dataset and setting, or None where the settings differ.
 
@@ -74,35 +147,25 @@ def published(
         image_size: Working size. The papers' DINO and point runs used 224. The size of MuSc-V2's CLIP runs is not
             settled (224, 336 or 518), so any of these is compared and the setting names the size of the run.
         categories: Those of the run. Fewer than all are compared only where results by category are published.
+        subsets: Parts that the samples of a category were divided into.
+        batch_size: Samples that were scored together; None for all of a category or subset.
 
     Returns:
         The means over `categories` in percent and, where published, each category's results. Figures that the authors
         do not give (PRO on the image datasets) are left out.
     """
-    tables = _tables()
-    whole = set(categories) == _all_categories(tables, dataset)
-    image = _BACKBONES.get(backbone)
-    wanted = {"rgb": image, "points": "PT", "rgb+points": image and f"{image}+PT"}.get(modality)
-    method = _METHODS.get(variant)
-    if wanted is None or method is None or not categories:
+    if not categories:
         return None
-    setting = f"{method}, {modality}, {wanted} at {image_size}"
-    name, size = _BY_CATEGORY.get((modality, backbone, variant), ("", 0))
-    rows, mean = _by_category(tables, name, dataset) if name else ({}, {})
-    if rows:
-        chosen = {category: rows[category] for category in categories if category in rows}
-        if image_size != size or len(chosen) < len(categories):
-            return None
-        some = {key: sum(row[key] for row in chosen.values()) / len(chosen) for key in _KEYS}
-        return Published(setting, {key: mean[key] for key in _KEYS} if whole else some, chosen)
-    if not whole or image_size not in ((224, 336, 518) if "ViT-L-14-336" in wanted else (224,)):
-        return None
-    # The second table is of CLIP's images alone and does not repeat that. Ablation tables are not looked at: their
-    # figures for MVTec AD and VisA do not agree with these.
-    for row in tables["table_1"] + [row | {"backbone": "ViT-L-14-336"} for row in tables["table_2"]]:
-        same = (row["dataset"], row["modality"], row["method"], row["backbone"]) == (dataset, modality, method, wanted)
-        if same and row.get("subsets", 1) == 1:
-            return Published(setting, {key: row[key] for key in _KEYS if row.get(key) is not None}, {})
+    whole = set(categories) == published_categories(dataset)
+    for found in published_results(dataset, modality=modality, backbone=backbone, variant=variant):
+        chosen = {category: found.categories[category] for category in categories if category in found.categories}
+        covered = whole or len(chosen) == len(categories)
+        if not covered or image_size not in found.sizes or (found.subsets, found.batch_size) != (subsets, batch_size):
+            continue
+        mean = found.mean
+        if not whole:
+            mean = {key: sum(row[key] for row in chosen.values()) / len(chosen) for key in _KEYS}
+        return found._replace(setting=f"{found.setting} at {image_size}", mean=mean, categories=chosen)
     return None
 
 

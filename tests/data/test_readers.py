@@ -25,10 +25,11 @@ from musc_jax.data import DATASETS, DataError, open_dataset, plane_cleaning
 
 try:
     import open3d  # noqa: F401
-except ImportError:
-    needs_open3d = pytest.mark.skip(reason="Open3D is not installed, or lacks system libraries")
+except (ImportError, OSError):
+    HAS_OPEN3D = False
 else:
-    needs_open3d = pytest.mark.usefixtures()
+    HAS_OPEN3D = True
+needs_open3d = pytest.mark.skipif(not HAS_OPEN3D, reason="Open3D is not installed, or lacks system libraries")
 
 
 def load(name, root, modality=None, **options):
