@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 # Before JAX starts: its notes about what hardware it did not find are not this program's messages.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -33,8 +33,10 @@ from launch.progress import ProgressBar
 from musc_jax import metrics as measure
 from musc_jax import pipeline, report
 from musc_jax.config import Config, ConfigError
-from musc_jax.data import DataError, Dataset, open_dataset
+from musc_jax.data import DataError, Dataset, Sample, open_dataset
+from musc_jax.features import Features, extract
 from musc_jax.programs import Programs
+from musc_jax.subsets import divide, thin_out
 
 flags.adopt_module_key_flags(options)
 
@@ -89,7 +91,7 @@ def _with_backbones(config: Config, cache_dir: Path) -> Config:
     return dataclasses.replace(config, **found).resolved()
 
 
-def _identity(config: Config, dataset: Dataset, category: str) -> str:
+def _identity(config: Config, dataset: Dataset, category: str, division: options.Division) -> str:
     """Digest of everything that changes a category's numbers."""
     device = jax.devices()[0]
     return digest_of(
@@ -100,6 +102,7 @@ def _identity(config: Config, dataset: Dataset, category: str) -> str:
             "samples": dataset.digest(category),
             "versions": _versions(),
             "device": [device.platform, device.device_kind],
+            "division": None if division.plain else [*division[:2], str(division.normal_ratio), division.seeds],
         }
     )
 
@@ -145,17 +148,66 @@ def _files(results: pipeline.Results, save: tuple[str, ...], note: str | None) -
     return files
 
 
+class _Scored(NamedTuple):
+    """A category's outcome; with several seeds its results are the first one's."""
+
+    results: pipeline.Results
+    metrics: dict[str, dict[str, float | None]]
+    """By seed."""
+    seconds: dict[str, float]
+    """By stage."""
+
+
+def _parts(samples: list[Sample], division: options.Division, seed: int, category: str) -> list[np.ndarray]:
+    """The samples that score each other under a seed."""
+    chosen = np.arange(len(samples))
+    if division.normal_ratio != 1:
+        unknown = [sample.name for sample in samples if sample.gt_label is None]
+        if unknown:
+            raise ConfigError(f"--normal_ratio: {category}: {unknown[0]} has no label, so nobody knows who is good")
+        chosen = thin_out([int(sample.gt_label or 0) for sample in samples], division.normal_ratio, seed=seed)
+        if len(chosen) < 2:
+            raise ConfigError(
+                f"--normal_ratio: {category}: leaves {len(chosen)} of {len(samples)} samples, but at least 2 are needed"
+            )
+    parts = divide(len(chosen), subsets=division.subsets, batch_size=division.batch_size, seed=seed)
+    return [chosen[part] for part in parts]
+
+
+def _score_seeds(
+    features: Features,
+    samples: list[Sample],
+    config: Config,
+    division: options.Division,
+    programs: Programs,
+    bar: ProgressBar,
+    category: str,
+) -> tuple[pipeline.Results, dict[str, dict[str, float | None]]]:
+    """Scores with every seed from the same features; returns the first results and all metrics."""
+    first, values = None, {}
+    for position, seed in enumerate(division.seeds):
+        parts = _parts(samples, division, seed, category)
+        label = f"seed {seed}: " if len(division.seeds) > 1 else ""
+        counted: Callable = lambda stage, done, total, label=label: bar(f"{label}{stage}", done, total)  # noqa: E731
+        results = pipeline.score_features(features, samples, config, programs, parts=parts, progress=counted)
+        with programs.timed("metrics"):
+            values[str(seed)] = _metrics(results)
+        first = results if position == 0 else first
+    assert first is not None
+    return first, values
+
+
 def _run_category(
-    config: Config, dataset: Dataset, category: str, programs: Programs, bar: ProgressBar
-) -> tuple[pipeline.Results, dict[str, float | None], dict[str, float]]:
-    """Scores one category; returns results, metrics and seconds by stage."""
+    config: Config, dataset: Dataset, category: str, division: options.Division, programs: Programs, bar: ProgressBar
+) -> _Scored:
+    """Scores one category."""
     assert config.image_size is not None
     programs.seconds.clear()
     samples = dataset.samples(category, size=config.image_size)
     total = len(dataset.names(category))
-    counted: Callable = lambda stage, done, _: bar(stage, done, total if stage == "features" else _)  # noqa: E731
     try:
-        results = pipeline.score(samples, config, programs=programs, progress=counted)
+        features, seen = extract(samples, config, programs, total=total, progress=bar)
+        results, values = _score_seeds(features, seen, config, division, programs, bar, category)
     except ValueError as error:
         if isinstance(error, _BAD_INPUT):
             raise
@@ -163,9 +215,7 @@ def _run_category(
         if str(error).startswith("sample "):
             raise DataError(f"{category}: {error} (--limit, --skip_bad and --group_size are the ways out)") from None
         raise
-    with programs.timed("metrics"):
-        values = _metrics(results)
-    return results, values, dict(programs.seconds)
+    return _Scored(results, values, dict(programs.seconds))
 
 
 def evaluate() -> None:
@@ -173,7 +223,7 @@ def evaluate() -> None:
     started = time.perf_counter()
     cache_dir = Path(options.CACHE_DIR.value).expanduser()
     save = options.save_list()
-    config = options.plain_config()
+    config, division = options.plain_config(), options.division()
     # Weights first: they are checked in a second, a dataset may take minutes.
     config = _with_backbones(config, cache_dir)
     folder = ResultsFolder(Path(options.OUTPUT_DIR.value).expanduser(), options.DATASET.value)
@@ -185,12 +235,13 @@ def evaluate() -> None:
         for problem in problems:
             say(f"left out of {category}: {problem}")
     with folder.locked():
-        _evaluate(config, dataset, folder, save, note, started)
+        _evaluate(config, dataset, division, folder, save, note, started)
 
 
 def _evaluate(
     config: Config,
     dataset: Dataset,
+    division: options.Division,
     folder: ResultsFolder,
     save: tuple[str, ...],
     note: str | None,
@@ -198,13 +249,13 @@ def _evaluate(
 ) -> None:
     programs, records = Programs(), {}
     for category in dataset.categories:
-        identity = _identity(config, dataset, category)
+        identity = _identity(config, dataset, category, division)
         record = folder.finished(category, identity, save)
         if record is None:
             folder.remove_summary()
             bar = ProgressBar(f"{category}: ")
             try:
-                results, values, seconds = _run_category(config, dataset, category, programs, bar)
+                results, values, seconds = _run_category(config, dataset, category, division, programs, bar)
             finally:
                 bar.close()
             record = folder.write_category(
@@ -212,20 +263,39 @@ def _evaluate(
                 digest=identity,
                 save=save,
                 files=_files(results, save, note),
-                metrics=values,
+                metrics=measure.mean_metrics(values)[0],
                 timings=seconds,
                 warnings=[],
-                num_samples=len(results.samples),
+                num_samples=len(dataset.names(category)),
+                seeds=values if len(values) > 1 else None,
             )
         else:
             say(f"{category}: finished before with the same settings, taken from {folder.path / category}")
         records[category] = record
-    _report(config, dataset, folder, records, programs, note, started)
+    _report(config, dataset, division, folder, records, programs, note, started)
+
+
+def _repetitions(records: dict[str, Any]) -> dict[str, Any]:
+    """What metrics.json says about each seed, and the deviations over them; nothing without repetitions."""
+    if not all("seeds" in record for record in records.values()):
+        return {}
+    seeds = next(iter(records.values()))["seeds"]
+    by_seed = {seed: {name: record["seeds"][seed] for name, record in records.items()} for seed in seeds}
+    means = {seed: measure.mean_metrics(categories)[0] for seed, categories in by_seed.items()}
+    deviation = {
+        "categories": {n: measure.deviation_of_metrics(list(r["seeds"].values())) for n, r in records.items()},
+        "mean": measure.deviation_of_metrics(list(means.values())),
+    }
+    return {
+        "deviation": deviation,
+        "seeds": {seed: {"categories": by_seed[seed], "mean": means[seed]} for seed in seeds},
+    }
 
 
 def _report(
     config: Config,
     dataset: Dataset,
+    division: options.Division,
     folder: ResultsFolder,
     records: dict[str, Any],
     programs: Programs,
@@ -239,12 +309,19 @@ def _report(
         name: {stage: s / record["num_samples"] for stage, s in record["timings"].items()}
         for name, record in records.items()
     }
-    print(report.metrics_table(categories, mean, counts, note=note))
+    repetitions = _repetitions(records)
+    deviation = repetitions["deviation"]["mean"] if repetitions else None
+    print(report.metrics_table(categories, mean, counts, deviation=deviation, note=note))
+    if repetitions:
+        print(
+            f"means and standard deviations over {len(division.seeds)} random choices "
+            f"(seeds {','.join(map(str, division.seeds))}); scores, maps and pictures are of the first"
+        )
     print()
     print(report.timings_table(timings))
     published = None
     assert config.image_size is not None
-    whole = options.LIMIT.value is None and not any(dataset.skipped.values())
+    whole = options.LIMIT.value is None and division.normal_ratio == 1 and not any(dataset.skipped.values())
     if note is None and whole and options.is_standard(config):
         published = report.published(
             dataset.name,
@@ -253,6 +330,8 @@ def _report(
             variant=config.variant,
             image_size=config.image_size,
             categories=dataset.categories,
+            subsets=division.subsets,
+            batch_size=division.batch_size,
         )
     if published is not None:
         print()
@@ -275,9 +354,10 @@ def _report(
     folder.write_summary(
         categories,
         mean,
-        metrics_csv=report.metrics_csv(categories, mean),
+        metrics_csv=report.metrics_csv(categories, mean, deviation),
         run=run,
         note=note,
+        repetitions=repetitions,
     )
     print(
         f"\n{folder.path}: metrics.json, metrics.csv, run.json and a folder for each category "

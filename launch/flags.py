@@ -1,6 +1,7 @@
 """The flags of `launch.eval`, and the config they describe."""
 
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -90,6 +91,21 @@ GROUP_SIZE = flags.DEFINE_integer("group_size", 128, "Points of a group.")
 ABLATE = flags.DEFINE_list(
     "ablate", [], "Parts to switch off: " + "; ".join(f"{k} ({v})" for k, v in ABLATIONS.items()) + "."
 )
+SUBSETS = flags.DEFINE_integer(
+    "subsets", 1, "Divide each category at random into so many parts that are scored apart (the paper's g)."
+)
+BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", None, "Or into parts of so many samples, and a rest; default all samples score each other."
+)
+NORMAL_RATIO = flags.DEFINE_string(
+    "normal_ratio", "1", "Share of the good samples that is used, chosen at random: 1/2, 0.5, ...; 0 uses none of them."
+)
+SEEDS = flags.DEFINE_list(
+    "seeds",
+    None,
+    "Repeat the random choices of --subsets, --batch_size and --normal_ratio with each of these seeds; metrics are "
+    "means, with standard deviations. Default 0 to 9 where something is random.",
+)
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the random weights and of the synthetic set.")
 # Where to
 OUTPUT_DIR = flags.DEFINE_string("output_dir", "results", "Where results are written.")
@@ -130,6 +146,47 @@ def modality() -> str:
     if not MODALITY.present and (VARIANT.value == "v1" or DATASETS[DATASET.value].modalities == ("rgb",)):
         return "rgb"
     return MODALITY.value
+
+
+class Division(NamedTuple):
+    """Which samples of a category score each other, and in how many repetitions."""
+
+    subsets: int
+    batch_size: int | None
+    normal_ratio: Fraction
+    seeds: tuple[int, ...]
+    """One where nothing is random."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether all samples score each other."""
+        return self.subsets == 1 and self.batch_size is None and self.normal_ratio == 1
+
+
+def division() -> Division:
+    """--subsets, --batch_size, --normal_ratio and --seeds, checked."""
+    subsets, batch_size = SUBSETS.value, BATCH_SIZE.value
+    if subsets < 1:
+        raise ConfigError(f"--subsets: expected at least 1, received {subsets}")
+    if batch_size is not None and batch_size < 2:
+        raise ConfigError(f"--batch_size: samples score each other, so expected at least 2, received {batch_size}")
+    if batch_size is not None and subsets > 1:
+        raise ConfigError("--subsets, --batch_size: expected one of them, received both")
+    try:
+        ratio = Fraction(NORMAL_RATIO.value)
+    except (ValueError, ZeroDivisionError):
+        ratio = Fraction(-1)
+    if not 0 <= ratio <= 1:
+        raise ConfigError(f"--normal_ratio: expected a share such as 1/2 or 0.5, received {NORMAL_RATIO.value!r}")
+    seeds = _numbers("seeds", SEEDS.value)
+    if subsets == 1 and batch_size is None and ratio in (0, 1):
+        if seeds is not None:
+            raise ConfigError("--seeds: nothing is random without --subsets, --batch_size or --normal_ratio")
+        return Division(subsets, batch_size, ratio, (0,))
+    seeds = tuple(range(10)) if seeds is None else seeds
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"--seeds: expected different numbers from 0 on, received {','.join(map(str, seeds))}")
+    return Division(subsets, batch_size, ratio, seeds)
 
 
 def weight_sources() -> Weights:

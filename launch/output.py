@@ -98,6 +98,7 @@ class ResultsFolder:
         timings: Mapping[str, float],
         warnings: list[str],
         num_samples: int,
+        seeds: Mapping[str, Metrics] | None = None,
     ) -> dict[str, Any]:
         """Writes a category's files and its record, and puts them in place of what was there."""
         record = {
@@ -107,6 +108,7 @@ class ResultsFolder:
             "timings": dict(timings),
             "warnings": warnings,
             "num_samples": num_samples,
+            **({"seeds": {seed: dict(values) for seed, values in seeds.items()}} if seeds else {}),
             "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         }
         partial = self.path / f"{_PARTIAL}{category}"
@@ -147,12 +149,13 @@ class ResultsFolder:
         metrics_csv: str,
         run: Mapping[str, Any],
         note: str | None,
+        repetitions: Mapping[str, Any] | None = None,
     ) -> None:
         """Writes metrics.csv, run.json and, last, metrics.json."""
         self.write("metrics.csv", metrics_csv)
         self.write("run.json", _json(run))
         summary: dict[str, Any] = {"note": note} if note else {}
-        self.write("metrics.json", _json(summary | {"categories": categories, "mean": mean}))
+        self.write("metrics.json", _json(summary | {"categories": categories, "mean": mean, **(repetitions or {})}))
 
 
 def _json(value: Any) -> str:

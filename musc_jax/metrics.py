@@ -4,7 +4,7 @@ Every function returns every key. What is undefined - one class only, no masks, 
 would be a result, and never NaN.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -159,6 +159,13 @@ def mean_metrics(categories: Mapping[str, Mapping[str, float | None]]) -> tuple[
     values = {key: [v for v in (c.get(key) for c in categories.values()) if v is not None] for key in keys}
     means = {key: float(np.mean(found)) if found else None for key, found in values.items()}
     return means, {key: len(found) for key, found in values.items()}
+
+
+def deviation_of_metrics(repetitions: Sequence[Mapping[str, float | None]]) -> Metrics:
+    """Standard deviation of each metric over repetitions (of these, not an estimate for more; None where undefined)."""
+    keys = dict.fromkeys(key for repetition in repetitions for key in repetition)
+    values = {key: [v for v in (r.get(key) for r in repetitions) if v is not None] for key in keys}
+    return {key: float(np.std(found)) if found else None for key, found in values.items()}
 
 
 def _expect_maps(maps: np.ndarray | jax.Array) -> np.ndarray:

@@ -6,13 +6,13 @@ config = Config.released(modality="rgb", image_backbone=weights.load("dino-vitb8
 results = pipeline.score(samples, config)
 """
 
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Sequence, Sized
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from musc_jax.config import Config
 from musc_jax.crossmodal import multimodal_scores
@@ -22,6 +22,7 @@ from musc_jax.maps import point_map, upsample_grid
 from musc_jax.mutual import mutual_scores
 from musc_jax.programs import Programs
 from musc_jax.rescoring import rescore
+from musc_jax.subsets import divide
 
 
 class PatchScores(NamedTuple):
@@ -157,10 +158,64 @@ def classify(
     return np.asarray(rescored), highest
 
 
+def score_features(
+    features: Features,
+    samples: Sequence[Sample],
+    config: Config,
+    programs: Programs,
+    *,
+    parts: Sequence[Int[np.ndarray, " part"]] | None = None,
+    progress: Progress | None = None,
+) -> Results:
+    """Scores samples whose features are extracted, all by each other or part by part.
+
+    Args:
+        features: Of all samples.
+        samples: As `extract` gave them.
+        config: A resolved config.
+        programs: Compiles and times.
+        parts: Indices of the samples that score each other, see `musc_jax.subsets`; each part is scored, re-scored and
+            mapped by itself. Samples in no part are left out. Default: one part with all.
+        progress: Called with (stage, done, total).
+
+    Returns:
+        Results of the samples that are in a part, in the order of `samples`.
+    """
+    if parts is None or (len(parts) == 1 and len(parts[0]) == len(samples)):
+        patch_scores = score_patches(features, config, programs, progress=progress)
+        maps = make_maps(features, patch_scores, config, programs, progress=progress)
+        return Results(list(samples), *classify(features, patch_scores, maps, config, programs), maps, patch_scores)
+    found = []
+    for done, part in enumerate(parts, start=1):
+        own = jax.tree.map(lambda array, part=part: array[part], features)
+        found.append(score_features(own, [samples[i] for i in part], config, programs))
+        if progress:
+            progress("scoring", done, len(parts))
+    order = np.argsort(np.concatenate(parts))
+
+    def together(*values: np.ndarray | jax.Array) -> np.ndarray:
+        return np.concatenate([np.asarray(value) for value in values])[order]
+
+    image, points = (
+        None if own[0] is None else jnp.asarray(together(*own))
+        for own in zip(*(results.patch_scores for results in found), strict=True)
+    )
+    return Results(
+        [samples[i] for i in np.concatenate(parts)[order]],
+        together(*(results.pred_scores for results in found)),
+        together(*(results.max_scores for results in found)),
+        together(*(results.anomaly_maps for results in found)),
+        PatchScores(image, points),
+    )
+
+
 def score(
     samples: Iterable[Sample],
     config: Config,
     *,
+    subsets: int = 1,
+    batch_size: int | None = None,
+    seed: int = 0,
     programs: Programs | None = None,
     progress: Progress | None = None,
 ) -> Results:
@@ -169,6 +224,9 @@ def score(
     Args:
         samples: At least 2, of the config's image size; a list, or a generator that loads them as they are needed.
         config: What to compute and with which backbones.
+        subsets: Divide the samples at random into so many parts that are scored apart (paper, Table I).
+        batch_size: Or into parts of so many samples (Table VII); default all together.
+        seed: Of the division.
         programs: Pass one object to several calls to compile once and to read the times; by default a new one.
         progress: Called with (stage, done, total).
 
@@ -183,7 +241,5 @@ def score(
     programs = programs or Programs()
     total = len(samples) if isinstance(samples, Sized) else None
     features, seen = extract(samples, config, programs, total=total, progress=progress)
-    patch_scores = score_patches(features, config, programs, progress=progress)
-    maps = make_maps(features, patch_scores, config, programs, progress=progress)
-    pred_scores, max_scores = classify(features, patch_scores, maps, config, programs)
-    return Results(seen, pred_scores, max_scores, maps, patch_scores)
+    parts = divide(len(seen), subsets=subsets, batch_size=batch_size, seed=seed)
+    return score_features(features, seen, config, programs, parts=parts, progress=progress)

@@ -11,8 +11,10 @@ import weights
 from musc_jax import Config, pipeline
 from musc_jax.config import AggregationConfig, ConfigError, GroupingConfig
 from musc_jax.data import Sample
+from musc_jax.features import extract
 from musc_jax.point_features import normalize_points
 from musc_jax.programs import Programs
+from musc_jax.subsets import divide
 
 GROUPS = GroupingConfig(num_groups=40, group_size=16, k_iter=10)
 
@@ -119,3 +121,26 @@ def test_validity_is_decided_before_centring():
     assert np.linalg.norm(normal, axis=1).max() == pytest.approx(1)
     assert valid[0]
     np.testing.assert_array_equal(normal[0], 0)
+
+
+@pytest.mark.parametrize("modality", ["rgb", "rgb+points"])
+def test_parts_are_scored_as_if_the_others_were_not_there(samples, backbones, modality):
+    config = Config(modality=modality, image_size=32, grouping=GROUPS, **backbones)
+    programs = Programs()
+    together = pipeline.score(samples, config, subsets=2, seed=3, programs=programs)
+    assert [sample.name for sample in together.samples] == [sample.name for sample in samples]
+    for part in divide(len(samples), subsets=2, seed=3):
+        alone = pipeline.score([samples[i] for i in part], config, programs=programs)
+        np.testing.assert_array_equal(together.pred_scores[part], alone.pred_scores)
+        np.testing.assert_array_equal(together.max_scores[part], alone.max_scores)
+        np.testing.assert_array_equal(together.anomaly_maps[part], alone.anomaly_maps)
+        np.testing.assert_array_equal(together.patch_scores.image[part], alone.patch_scores.image)
+
+
+def test_samples_in_no_part_are_left_out(samples, backbones):
+    config = Config(modality="rgb", image_size=32, image_backbone=backbones["image_backbone"]).resolved()
+    programs = Programs()
+    features, seen = extract(samples, config, programs)
+    results = pipeline.score_features(features, seen, config, programs, parts=[np.array([1, 4]), np.array([0, 3])])
+    assert [sample.name for sample in results.samples] == ["000", "001", "003", "004"]
+    assert results.anomaly_maps.shape == (4, 32, 32)

@@ -32,6 +32,7 @@ def metrics_table(
     mean: Metrics,
     counts: Mapping[str, int],
     *,
+    deviation: Metrics | None = None,
     note: str | None = None,
 ) -> str:
     """A row for each category and their mean, percent with two decimals, `-` where a metric is undefined.
@@ -40,6 +41,7 @@ def metrics_table(
         categories: Metrics as fractions by `METRIC_KEYS`, for each category.
         mean: Their means.
         counts: Over how many categories each mean runs; where these are not all, a line below says so.
+        deviation: Standard deviations of the means, where the run was repeated.
         note: A remark under the table, such as that the weights are random.
 
     Returns:
@@ -53,6 +55,8 @@ def metrics_table(
     for name, row in categories.items():
         lines.append(f"{name:{first}}" + "".join(_cell(row.get(key)) for key in METRIC_KEYS))
     lines += [rule, f"{'mean':{first}}" + "".join(_cell(mean.get(key)) for key in METRIC_KEYS)]
+    if deviation is not None:
+        lines.append(f"{'+-':{first}}" + "".join(_cell(deviation.get(key)) for key in METRIC_KEYS))
     partial = [f"{key} {counts[key]}" for key in METRIC_KEYS if 0 < counts.get(key, 0) < len(categories)]
     if partial:
         text = f"means over the categories where a metric is defined, of {len(categories)}: {', '.join(partial)}"
@@ -62,12 +66,13 @@ def metrics_table(
     return "\n".join(lines)
 
 
-def metrics_csv(categories: Mapping[str, Metrics], mean: Metrics) -> str:
+def metrics_csv(categories: Mapping[str, Metrics], mean: Metrics, deviation: Metrics | None = None) -> str:
     """The same rows as CSV: fractions, an empty cell where a metric is undefined."""
+    summary = [("mean", mean)] if deviation is None else [("mean", mean), ("deviation", deviation)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("category", *METRIC_KEYS))
-    for name, row in (*categories.items(), ("mean", mean)):
+    for name, row in (*categories.items(), *summary):
         writer.writerow((name, *("" if row.get(key) is None else repr(row[key]) for key in METRIC_KEYS)))
     return text.getvalue()
 

@@ -17,50 +17,13 @@ from absl import flags
 from absl.testing import flagsaver
 from eyecandies_tree import fingerprint, write_category
 from PIL import Image
-from safetensors.numpy import save_file
 
 import weights
 from launch import eval as command
+from musc_jax.features import extract
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SMALL = ("--image_size=32", "--num_groups=48", "--group_size=24", "--k_iter=16")
-
-
-@pytest.fixture(scope="session")
-def image_weights(tmp_path_factory):
-    """A DINO folder of three narrow blocks, so that a run takes a second."""
-    folder = tmp_path_factory.mktemp("dino")
-    rng = np.random.default_rng(3)
-    w = lambda *s: (rng.normal(size=s) / np.sqrt(s[-1])).astype(np.float32)  # noqa: E731
-    entries = {
-        "cls_token": w(1, 1, 32),
-        "pos_embed": 0.1 * w(1, 17, 32),
-        "patch_embed.proj.weight": w(32, 3, 8, 8) / 4,
-        "patch_embed.proj.bias": w(32),
-        "norm.weight": 1 + w(32),
-        "norm.bias": w(32),
-    }
-    for i in range(3):
-        b = f"blocks.{i}."
-        for name in ("norm1", "norm2"):
-            entries[f"{b}{name}.weight"], entries[f"{b}{name}.bias"] = 1 + w(32), w(32)
-        for name, shape in {
-            "attn.qkv": (96, 32),
-            "attn.proj": (32, 32),
-            "mlp.fc1": (64, 32),
-            "mlp.fc2": (32, 64),
-        }.items():
-            entries[f"{b}{name}.weight"], entries[f"{b}{name}.bias"] = w(*shape), w(shape[0])
-    save_file(entries, folder / "model.safetensors")
-    config = {
-        "hidden_size": 32,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "intermediate_size": 64,
-        "patch_size": 8,
-    }
-    (folder / "config.json").write_text(json.dumps(config | {"model_type": "vit"}))
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -160,6 +123,49 @@ def test_an_ablation_changes_the_numbers(run, tmp_path):
     first = run("--categories=Apple", "--modality=rgb")[3]
     other = run("--categories=Apple", "--modality=rgb", "--ablate=ia", output=tmp_path / "other")[3]
     assert read_scores(first / "Apple") != read_scores(other / "Apple")
+
+
+def test_subsets_are_repeated_over_seeds(run, monkeypatch):
+    extracted = []
+    monkeypatch.setattr(command, "extract", lambda *a, **k: extracted.append(1) or extract(*a, **k))
+    code, out, _, folder = run("--subsets=2", "--seeds=0,1,4", "--modality=rgb")
+    assert code == 0
+    assert len(extracted) == 2  # once for each category, whatever the number of seeds
+    assert "standard deviations over 3 random choices (seeds 0,1,4)" in out
+    summary = json.loads((folder / "metrics.json").read_text())
+    assert list(summary["seeds"]) == ["0", "1", "4"]
+    for name, row in summary["categories"].items():
+        of_seeds = [seed["categories"][name]["pixel_AUROC"] for seed in summary["seeds"].values()]
+        assert row["pixel_AUROC"] == pytest.approx(np.mean(of_seeds))
+        assert summary["deviation"]["categories"][name]["pixel_AUROC"] == pytest.approx(np.std(of_seeds))
+        assert np.std(of_seeds) > 0
+    means = [seed["mean"]["image_AP"] for seed in summary["seeds"].values()]
+    assert summary["mean"]["image_AP"] == pytest.approx(np.mean(means))
+    assert summary["deviation"]["mean"]["image_AP"] == pytest.approx(np.std(means))
+    assert "\ndeviation," in (folder / "metrics.csv").read_text()
+    assert len(read_scores(folder / "Apple")) == 6
+    code, _, err, _ = run("--subsets=2", "--seeds=0,1,4", "--modality=rgb")
+    assert "finished before" in err
+    code, _, err, _ = run("--subsets=2", "--seeds=0,1,5", "--modality=rgb")
+    assert "finished before" not in err
+
+
+def test_small_batches_and_fewer_good_samples(run):
+    code, _, _, folder = run("--batch_size=3", "--normal_ratio=1/2", "--seeds=2", "--modality=rgb")
+    assert code == 0
+    kept = [row["gt_label"] for row in read_scores(folder / "Apple")]
+    everything = run("--modality=rgb")[3]
+    labels = [row["gt_label"] for row in read_scores(everything / "Apple")]
+    assert kept.count("1") == labels.count("1")
+    assert kept.count("0") == round(labels.count("0") / 2)
+
+
+def test_without_good_samples_image_metrics_are_undefined(run):
+    code, _, _, folder = run("--normal_ratio=0", "--modality=rgb")
+    assert code == 0
+    row = json.loads((folder / "metrics.json").read_text())["categories"]["Apple"]
+    assert row["image_AUROC"] is row["image_F1Max"] is row["image_AP"] is None
+    assert all(row[key] is not None for key in ("pixel_AUROC", "pixel_F1Max", "pixel_AP", "pixel_PRO"))
 
 
 def test_random_weights_are_named_everywhere(run):
@@ -283,6 +289,13 @@ def test_bad_samples_are_left_out_on_request(run, tmp_path):
         (("--degrees=",), "--degrees"),
         (("--group_size=2000",), "fewer than"),
         (("stray",), "stray"),
+        (("--subsets=0",), "--subsets"),
+        (("--batch_size=1",), "--batch_size"),
+        (("--subsets=2", "--batch_size=3"), "received both"),
+        (("--normal_ratio=2",), "--normal_ratio"),
+        (("--normal_ratio=1/0",), "--normal_ratio"),
+        (("--seeds=1,2",), "nothing is random"),
+        (("--subsets=2", "--seeds=1,1"), "different numbers"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(run, arguments, message):

@@ -1,0 +1,44 @@
+"""What several commands are tested with."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+
+@pytest.fixture(scope="session")
+def image_weights(tmp_path_factory):
+    """A DINO folder of three narrow blocks, so that a run takes a second."""
+    folder = tmp_path_factory.mktemp("dino")
+    rng = np.random.default_rng(3)
+    w = lambda *s: (rng.normal(size=s) / np.sqrt(s[-1])).astype(np.float32)  # noqa: E731
+    entries = {
+        "cls_token": w(1, 1, 32),
+        "pos_embed": 0.1 * w(1, 17, 32),
+        "patch_embed.proj.weight": w(32, 3, 8, 8) / 4,
+        "patch_embed.proj.bias": w(32),
+        "norm.weight": 1 + w(32),
+        "norm.bias": w(32),
+    }
+    for i in range(3):
+        b = f"blocks.{i}."
+        for name in ("norm1", "norm2"):
+            entries[f"{b}{name}.weight"], entries[f"{b}{name}.bias"] = 1 + w(32), w(32)
+        for name, shape in {
+            "attn.qkv": (96, 32),
+            "attn.proj": (32, 32),
+            "mlp.fc1": (64, 32),
+            "mlp.fc2": (32, 64),
+        }.items():
+            entries[f"{b}{name}.weight"], entries[f"{b}{name}.bias"] = w(*shape), w(shape[0])
+    save_file(entries, folder / "model.safetensors")
+    config = {
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "patch_size": 8,
+    }
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "vit"}))
+    return folder
