@@ -80,7 +80,10 @@ def write(path: Path, values: Mapping[str, np.ndarray], provenance: Provenance) 
         path.parent.mkdir(parents=True, exist_ok=True)
         cache.sweep(path.parent)
         with cache.temporary(path) as part:
+            part.touch()
+            mode = part.stat().st_mode  # what new files have here; safetensors makes its own for the owner alone
             save_file(dict(values), part, metadata)
+            part.chmod(mode)
             part.replace(path)
     except (OSError, SafetensorError) as error:
         raise CannotWriteError(f"{path}: cannot be written ({shown(error)}); pass another folder") from None

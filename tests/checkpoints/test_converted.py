@@ -63,6 +63,12 @@ def test_gives_the_same_backbone_as_the_source(source, file):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+def test_may_be_read_by_whoever_may_read_other_new_files(file):
+    (file.parent / "other").touch()
+    assert file.stat().st_mode == (file.parent / "other").stat().st_mode
+
+
 def test_says_where_it_comes_from(source, file):
     with safe_open(file, framework="np") as archive:
         metadata = archive.metadata()
