@@ -4,6 +4,11 @@ With no flags it runs the demo: a synthetic set of candies, images and point clo
 
     python -m launch.eval
     python -m launch.eval --dataset=eyecandies --data_dir=DIR --save=maps,images
+
+Parts of your own need no labels:
+
+    python -m launch.eval --dataset=folder --data_dir=DIR --save=maps,images
+    python -m launch.eval --dataset=folder --data_dir=DIR --normal_dir=good --abnormal_dir=bad --mask_dir=masks
 """
 
 import dataclasses
@@ -63,6 +68,7 @@ def _open(config: Config, cache_dir: Path) -> Dataset:
             skip_bad=options.SKIP_BAD.value,
             seed=options.SEED.value,
             progress=bar,
+            folder=options.folder_layout(),
         )
     finally:
         bar.close()

@@ -20,7 +20,7 @@ from musc_jax.config import (
     RescoringConfig,
     ScoringConfig,
 )
-from musc_jax.data import DATASETS
+from musc_jax.data import DATASETS, Camera, FolderLayout
 from musc_jax.models import Backbone
 
 _DEFAULT_CACHE = weights.default_folder().parent
@@ -36,6 +36,16 @@ LIMIT = flags.DEFINE_integer("limit", None, "Use only the first so many samples 
 SKIP_BAD = flags.DEFINE_bool(
     "skip_bad", False, "Leave out samples with unreadable files or without points, and list them, instead of ending."
 )
+# Of --dataset=folder, with anomalib's names
+NORMAL_DIR = flags.DEFINE_list("normal_dir", [], "folder: subfolders of good samples; none of these two: no labels.")
+ABNORMAL_DIR = flags.DEFINE_list("abnormal_dir", [], "folder: subfolders of defective samples.")
+MASK_DIR = flags.DEFINE_list("mask_dir", [], "folder: subfolder of masks, or one for each --abnormal_dir.")
+DEPTH_DIR = flags.DEFINE_string("depth_dir", None, "folder: subfolder of point data; default beside the pictures.")
+NORMAL_DEPTH_DIR = flags.DEFINE_list("normal_depth_dir", [], "folder: subfolders of the good samples' point data.")
+ABNORMAL_DEPTH_DIR = flags.DEFINE_list("abnormal_depth_dir", [], "folder: the same of the defective samples.")
+EXTENSIONS = flags.DEFINE_list("extensions", None, "folder: extensions of pictures; default every known one.")
+INTRINSICS = flags.DEFINE_list("intrinsics", None, "folder: fx,fy,cx,cy in pixels, for depth pictures.")
+DEPTH_SCALE = flags.DEFINE_float("depth_scale", 0.001, "folder: metres of a depth of 1.")
 MODALITY = flags.DEFINE_enum("modality", "rgb+points", list(MODALITIES), "What is looked at.")
 # With what
 BACKBONE = flags.DEFINE_enum(
@@ -141,11 +151,54 @@ def save_list() -> tuple[str, ...]:
     return tuple(sorted(set(SAVE.value)))
 
 
+_OF_FOLDER = (
+    NORMAL_DIR, ABNORMAL_DIR, MASK_DIR, DEPTH_DIR, NORMAL_DEPTH_DIR, ABNORMAL_DEPTH_DIR, EXTENSIONS, INTRINSICS,
+    DEPTH_SCALE,
+)  # fmt: skip
+
+
+def folder_layout() -> FolderLayout | None:
+    """Where a plain folder has what; None for other datasets.
+
+    Raises:
+        DataError: The flags contradict each other.
+        ConfigError: They are given for another dataset, or are no numbers.
+    """
+    if DATASET.value != "folder":
+        for flag in _OF_FOLDER:
+            if flag.present:
+                raise ConfigError(f"--{flag.name}: only --dataset=folder has it, received --dataset={DATASET.value}")
+        return None
+    camera, numbers = None, INTRINSICS.value
+    if numbers is not None:
+        try:
+            camera = Camera(*map(float, numbers))
+        except (ValueError, TypeError):
+            received = ",".join(numbers)
+            raise ConfigError(f"--intrinsics: expected four numbers fx,fy,cx,cy, received {received!r}") from None
+    return FolderLayout(
+        normal_dir=tuple(NORMAL_DIR.value),
+        abnormal_dir=tuple(ABNORMAL_DIR.value),
+        mask_dir=tuple(MASK_DIR.value),
+        normal_depth_dir=tuple(NORMAL_DEPTH_DIR.value),
+        abnormal_depth_dir=tuple(ABNORMAL_DEPTH_DIR.value),
+        depth_dir=DEPTH_DIR.value,
+        extensions=None if EXTENSIONS.value is None else tuple(EXTENSIONS.value),
+        camera=camera,
+        depth_scale=DEPTH_SCALE.value,
+    )
+
+
 def modality() -> str:
-    """--modality; version 1, and a dataset that has nothing else, look at images unless told otherwise."""
-    if not MODALITY.present and (VARIANT.value == "v1" or DATASETS[DATASET.value].modalities == ("rgb",)):
-        return "rgb"
-    return MODALITY.value
+    """--modality; where only images are sure to be there, they are looked at unless told otherwise.
+
+    That is version 1, a dataset that has nothing else, and a plain folder whose point data nobody mentions.
+    """
+    if MODALITY.present:
+        return MODALITY.value
+    layout = folder_layout()
+    only_images = DATASETS[DATASET.value].modalities == ("rgb",) or (layout is not None and not layout.has_depth)
+    return "rgb" if only_images or VARIANT.value == "v1" else MODALITY.value
 
 
 class Division(NamedTuple):

@@ -25,7 +25,7 @@ from musc_jax.data.trees import Request
 
 
 def _define() -> None:
-    flags.DEFINE_enum("dataset", None, list(DATASETS), "Dataset.", required=True)
+    flags.DEFINE_enum("dataset", None, [name for name in DATASETS if name != "folder"], "Dataset.", required=True)
     flags.DEFINE_string("data_dir", None, "Its folder; not needed for synthetic.")
     flags.DEFINE_list("categories", None, "Comma-separated categories; default all.")
     flags.DEFINE_string("cache_dir", str(weights.default_folder().parent), "Where derived files are kept.")

@@ -8,6 +8,8 @@ from typing import NamedTuple
 from musc_jax.data.btad import find_btad
 from musc_jax.data.dataset import Dataset, Progress, assemble
 from musc_jax.data.eyecandies import find_eyecandies
+from musc_jax.data.folder import find_folder
+from musc_jax.data.folder_layout import FolderLayout
 from musc_jax.data.mvtec3d import find_mvtec3d
 from musc_jax.data.mvtec_ad import find_mvtec_ad
 from musc_jax.data.sample import DataError
@@ -38,6 +40,7 @@ DATASETS: dict[str, Reader] = {
     "visa": Reader(find_visa, ("rgb",)),
     "mpdd": Reader(partial(find_mvtec_ad, name="mpdd"), ("rgb",)),
     "btad": Reader(find_btad, ("rgb",)),
+    "folder": Reader(find_folder),
 }
 """A dataset's name to its reader."""
 
@@ -72,6 +75,7 @@ def open_dataset(
     seed: int = 0,
     workers: int = 2,
     progress: Progress | None = None,
+    folder: FolderLayout | None = None,
 ) -> Dataset:
     """Open a dataset and check every file that will be used before any work starts.
 
@@ -86,6 +90,7 @@ def open_dataset(
         seed: of the synthetic set; others do not use it.
         workers: threads that check and clean.
         progress: called in this thread with (stage, done, total).
+        folder: where `"folder"`, a plain folder, has what; others do not use it.
 
     Returns:
         The dataset; oddities that stopped nothing are in its `warnings`.
@@ -95,7 +100,7 @@ def open_dataset(
             a file and the way out, in an order that does not depend on the file system.
         ValueError: an option is out of its range.
     """
-    request = Request(data_dir, cache_dir, categories, modality, seed, workers, progress)
+    request = Request(data_dir, cache_dir, categories, modality, seed, workers, progress, folder)
     found = find_samples(name, request)
     return assemble(
         name,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from musc_jax.data.dataset import Candidate, Fault, Progress
+from musc_jax.data.folder_layout import FolderLayout
 from musc_jax.data.image_files import EXTENSIONS
 from musc_jax.data.sample import DataError
 
@@ -25,6 +26,7 @@ class Request:
         seed: of the synthetic set.
         workers: threads.
         progress: told how far work on a dataset that is made first is.
+        folder: where a plain folder has what.
     """
 
     data_dir: Path | str | None
@@ -34,6 +36,7 @@ class Request:
     seed: int = 0
     workers: int = 2
     progress: Progress | None = None
+    folder: FolderLayout | None = None
 
 
 @dataclass

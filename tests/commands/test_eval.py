@@ -295,6 +295,7 @@ def test_bad_samples_are_left_out_on_request(run, tmp_path):
         (("--normal_ratio=2",), "--normal_ratio"),
         (("--normal_ratio=1/0",), "--normal_ratio"),
         (("--seeds=1,2",), "nothing is random"),
+        (("--normal_dir=good",), "only --dataset=folder"),
         (("--subsets=2", "--seeds=1,1"), "different numbers"),
     ],
 )

@@ -1,0 +1,300 @@
+"""A plain folder of one product's samples: labelled by subfolders as anomalib has it, or flat without labels.
+
+    DIR/<normal_dir>/**, DIR/<abnormal_dir>/**, DIR/<mask_dir>/**, DIR/<depth_dir>/**
+    DIR/*.png                                                       (flat)
+
+Files belong together if they have the same stem (and lie in the same subfolder), by nothing else. What has no partner
+is listed. The folder's own name is the category; given `categories`, each is a folder in it with this layout.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from musc_jax.data import files, image_files, point_files
+from musc_jax.data.dataset import Candidate, Checked, Entry
+from musc_jax.data.files import FileFault
+from musc_jax.data.folder_layout import FolderLayout
+from musc_jax.data.image_files import decode_any_mask, decode_picture
+from musc_jax.data.image_sample import Seen, again
+from musc_jax.data.point_files import decode_points, depth_picture, project
+from musc_jax.data.sample import DataError, Sample
+from musc_jax.data.transforms import mask_label, resize_image, resize_mask, resize_points
+from musc_jax.data.trees import Found, Request, add_candidates, is_folder, natural, subfolders
+
+# Of the points that lie behind others more than this share is worth a remark.
+_HIDDEN = 0.2
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Samples of one label and the folders of their files."""
+
+    label: int | None
+    images: Path
+    masks: Path | None
+    points: Path | None
+    """None: beside the pictures."""
+    prefix: str
+    recursive: bool
+
+
+@dataclass
+class _Files:
+    """The files of a folder by stem: the path within the folder, without the extension."""
+
+    pictures: dict[str, Path] = field(default_factory=dict)
+    points: dict[str, Path] = field(default_factory=dict)
+
+
+def find_folder(request: Request) -> Found:
+    """Find every sample of a plain folder, without looking into any file."""
+    layout = request.folder or FolderLayout()
+    if request.data_dir is None:
+        raise DataError("folder needs a folder of samples (--data_dir)")
+    root = Path(request.data_dir)
+    if not is_folder(root):
+        raise DataError(f"{root}: is not a folder; give the folder of your samples")
+    found = Found()
+    categories = {root.resolve().name or "folder": root}
+    if request.categories is not None:
+        categories = {name: root / name for name in dict.fromkeys(request.categories)}
+    for category, folder in categories.items():
+        if not is_folder(folder):
+            found.fault(category, f"{folder}: is not a folder; --categories names folders in {root}")
+            continue
+        before = len(found.faults)
+        samples: list[Candidate] = []
+        for group in _groups(folder, layout, partial(found.fault, category)):
+            samples += _find_samples(found, category, group, layout, request.modality)
+        if samples or len(found.faults) == before:
+            add_candidates(found, category, folder, samples)
+    return found
+
+
+def _groups(folder: Path, layout: FolderLayout, report: Callable[[str], None]) -> list[_Group]:
+    if not layout.normal_dir and not layout.abnormal_dir:
+        masks = folder / layout.mask_dir[0] if layout.mask_dir else None
+        points = folder / layout.depth_dir if layout.depth_dir else None
+        groups = [_Group(None, folder, masks, points, "", recursive=False)]
+    else:
+        groups = []
+        for label, own, depth in (
+            (0, layout.normal_dir, layout.normal_depth_dir),
+            (1, layout.abnormal_dir, layout.abnormal_depth_dir),
+        ):
+            for position, name in enumerate(own):
+                points = _partner(folder, depth or ((layout.depth_dir,) if layout.depth_dir else ()), position, name)
+                masks = _partner(folder, layout.mask_dir, position, name) if label else None
+                groups.append(_Group(label, folder / name, masks, points, f"{Path(name).name}_", recursive=True))
+    for group in groups:
+        for path in (group.images, group.masks, group.points):
+            if path is not None and not is_folder(path):
+                report(f"{path}: is not a folder; {_folders_of(folder)}")
+    return [group for group in groups if is_folder(group.images)]
+
+
+def _partner(folder: Path, names: tuple[str, ...], position: int, own: str) -> Path | None:
+    """The folder of masks or points that belongs to a folder of pictures."""
+    if not names:
+        return None
+    if len(names) > 1:
+        return folder / names[position]
+    one = folder / names[0]
+    return one / Path(own).name if is_folder(one / Path(own).name) else one
+
+
+def _folders_of(folder: Path) -> str:
+    try:
+        names = [path.name for path in subfolders(folder)]
+    except DataError as error:
+        return str(error)
+    return f"there are {', '.join(names)}" if names else "there are no folders in it"
+
+
+def _find_samples(
+    found: Found, category: str, group: _Group, layout: FolderLayout, modality: str
+) -> Iterable[Candidate]:
+    def report(line: str) -> None:
+        found.fault(category, line)
+
+    own = _collect(group.images, layout.picture_extensions, report, recursive=group.recursive)
+    beside = group.points is None
+    points = own.points if beside else _collect(group.points, frozenset(), report, recursive=True).points
+    masks = {}
+    if group.masks is not None and is_folder(group.masks):
+        masks = _collect(group.masks, image_files.EXTENSIONS, report, recursive=True).pictures
+    wanted = modality != "rgb"
+    if modality == "points" and beside:
+        # Nobody asks for pictures, so what could be either is points.
+        for stem, path in list(own.pictures.items()):
+            if stem not in points and path.suffix.lower() in point_files.EXTENSIONS:
+                points[stem] = own.pictures.pop(stem)
+    # Scans without any picture are fine where pictures are not looked at.
+    stems = own.pictures
+    if modality == "points" and not own.pictures:
+        stems = points
+    if not stems:
+        what = "point data" if modality == "points" else "pictures"
+        hint = ""
+        if group.label is None:
+            hint = f"; {_folders_of(group.images)}: say which are which by --normal_dir and --abnormal_dir"
+        report(f"{group.images}: has no {what} ({', '.join(sorted(layout.picture_extensions))}){hint}")
+        return []
+    samples = []
+    for stem in sorted(stems, key=natural):
+        mask, scan, image = masks.pop(stem, None), points.get(stem), own.pictures.get(stem)
+        name = group.prefix + stem.replace("/", "_")
+        missing = []
+        if group.masks is not None and mask is None:
+            missing.append(f"{group.masks / stem}.png: is missing, the mask of {image or scan}; add it")
+        if wanted and scan is None:
+            place = group.images if beside else group.points
+            kinds = ", ".join(sorted(point_files.EXTENSIONS))
+            missing.append(f"{place}/{stem}: the points of {image} are missing ({kinds}); add them")
+        sample = FolderSample(name, image, scan if wanted else None, mask, group.label, layout, tuple(missing))
+        samples.append(Candidate(name, sample.check))
+    found.warnings.extend(f"{path}: is a mask without a sample; not used" for path in masks.values())
+    if wanted:
+        alone = (path for stem, path in points.items() if stem not in stems)
+        found.warnings.extend(f"{path}: are points without a picture; not used" for path in alone)
+    return samples
+
+
+def _collect(
+    folder: Path | None, picture_extensions: frozenset[str], report: Callable[[str], None], *, recursive: bool
+) -> _Files:
+    """The files in a folder; a second one of the same stem and use is reported."""
+    files_of = _Files()
+    if folder is None or not is_folder(folder):
+        return files_of
+
+    def unreadable(error: OSError) -> None:
+        report(f"{error.filename}: cannot be read ({error.strerror}); make it readable")
+
+    # Links to folders are not followed: they may lead in a circle.
+    for parent, folders, names in os.walk(folder, onerror=unreadable):
+        folders[:] = sorted(name for name in folders if not name.startswith(".")) if recursive else []
+        listed = [Path(parent, name) for name in sorted(names, key=natural) if not name.startswith(".")]
+        # The plain formats first, so that of 1.png and 1.tiff the former is the picture, the latter its points.
+        for path in sorted(listed, key=lambda path: path.suffix.lower() in (".tif", ".tiff")):
+            stem = path.relative_to(folder).with_suffix("").as_posix()
+            kind = path.suffix.lower()
+            # Beside pictures a PNG is a picture; depth as PNG wants a folder of its own.
+            is_points = kind in point_files.EXTENSIONS and not (picture_extensions and kind == ".png")
+            if kind in picture_extensions and not (stem in files_of.pictures and is_points):
+                _add(files_of.pictures, stem, path, report)
+            elif is_points:
+                _add(files_of.points, stem, path, report)
+    return files_of
+
+
+def _add(known: dict[str, Path], stem: str, path: Path, report: Callable[[str], None]) -> None:
+    if stem in known:
+        report(f"{path}: has the same stem as {known[stem].name}; keep one of them")
+    else:
+        known[stem] = path
+
+
+@dataclass(frozen=True)
+class FolderSample:
+    """The files of one sample.
+
+    Attributes:
+        name: unique in its category.
+        image, points, mask: its files; None where there are none, or none are wanted.
+        label: 1 defective, 0 good; None where only its mask tells, or nothing.
+        layout: how to read points.
+        missing: what should be there and is not.
+    """
+
+    name: str
+    image: Path | None
+    points: Path | None
+    mask: Path | None
+    label: int | None
+    layout: FolderLayout
+    missing: tuple[str, ...] = ()
+
+    def check(self) -> Checked:
+        """Read every file once and compare them."""
+        faults, warnings = list(self.missing), []
+        seen: dict[str, Seen] = {}
+        size: tuple[int, int] | None = None
+        for kind, path in (("image", self.image), ("points", self.points), ("mask", self.mask)):
+            if path is None:
+                continue
+            try:
+                content = files.read(path)
+                seen[kind] = Seen(path, content.digest)
+                if kind == "image":
+                    size = decode_picture(content).shape[:2]
+                elif kind == "points":
+                    points = self._decode_points(content, size)
+                    if points.ndim == 3:
+                        size = points.shape[:2]
+                    else:
+                        hidden = project(points, size=224).hidden
+                        if hidden > _HIDDEN:
+                            warnings.append(
+                                f"{path}: {hidden:.0%} of the points lie behind others, as seen along z from the "
+                                "smallest; they are not looked at"
+                            )
+                else:
+                    mask = decode_any_mask(content, size=size, nonzero=None)
+                    if self.label == 1 and not mask.any():
+                        warnings.append(f"{path}: has no defect, though its sample is defective; the sample stays so")
+            except FileFault as fault:
+                faults.append(str(fault))
+        if faults:
+            return Checked(None, tuple(faults), tuple(warnings))
+        rule = [self.layout.camera, self.layout.depth_scale] if self.points is not None else []
+        settings = [self.label, sorted((k, v.digest) for k, v in seen.items()), *rule]
+        digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
+        return Checked(Entry(self.name, digest, partial(self._load, seen)), (), tuple(warnings))
+
+    def _decode_points(self, content: files.Content, size: tuple[int, int] | None) -> np.ndarray:
+        return decode_points(content, size=size, camera=self.layout.camera, depth_scale=self.layout.depth_scale)
+
+    def _load(self, seen: dict[str, Seen], size: int) -> Sample:
+        try:
+            image = decode_picture(again(seen["image"])) if "image" in seen else None
+            full_size = None if image is None else image.shape[:2]
+            points = None
+            if "points" in seen:
+                points = self._decode_points(again(seen["points"]), full_size)
+                full_size = points.shape[:2] if points.ndim == 3 else None
+                points = project(points, size=size).points if points.ndim == 2 else resize_points(points, size=size)
+            mask, label = None, self.label
+            if "mask" in seen:
+                full = decode_any_mask(again(seen["mask"]), size=full_size, nonzero=None)
+                mask = resize_mask(full, size=size)
+                label = mask_label(full) if label is None else label
+            elif label == 0:
+                mask = np.zeros((size, size), bool)
+        except FileFault as fault:
+            raise DataError(str(fault)) from None
+        return Sample(
+            name=self.name,
+            image=_shown(image, points, size),
+            points=points,
+            gt_mask=mask,
+            gt_label=label,
+            image_path=self.image or self.points,  # type: ignore[arg-type]
+        )
+
+
+def _shown(
+    image: UInt8[np.ndarray, "h w 3"] | None, points: np.ndarray | None, size: int
+) -> UInt8[np.ndarray, "size size 3"]:
+    if image is not None:
+        return resize_image(image, size=size)
+    assert points is not None
+    return depth_picture(points)
