@@ -16,7 +16,7 @@ import numpy as np
 import tifffile
 import yaml
 from jaxtyping import Float, Float64, UInt8, UInt16
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Under Pillow's own limit, which warns through a process-wide filter that threads cannot set aside.
@@ -240,5 +240,7 @@ def _text(content: Content) -> str:
 
 def brief(error: BaseException) -> str:
     """The first line of an error, which must not break the report's one line per fault."""
+    if isinstance(error, UnidentifiedImageError):
+        return "of no known format"  # Pillow's own text names an object in memory
     lines = str(error).strip().splitlines()
     return lines[0][:120] if lines else type(error).__name__

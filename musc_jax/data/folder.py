@@ -125,12 +125,16 @@ def _find_samples(
     def report(line: str) -> None:
         found.fault(category, line)
 
-    own = _collect(group.images, layout.picture_extensions, report, recursive=group.recursive)
+    # Beside pictures a PNG is a picture; depth as PNG wants a folder of its own.
+    kinds = layout.picture_extensions, point_files.EXTENSIONS - {".png"}
+    own = _collect(group.images, *kinds, report, recursive=group.recursive)
     beside = group.points is None
-    points = own.points if beside else _collect(group.points, frozenset(), report, recursive=True).points
+    points = own.points
+    if not beside:
+        points = _collect(group.points, frozenset(), point_files.EXTENSIONS, report, recursive=True).points
     masks = {}
     if group.masks is not None and is_folder(group.masks):
-        masks = _collect(group.masks, image_files.EXTENSIONS, report, recursive=True).pictures
+        masks = _collect(group.masks, image_files.EXTENSIONS, frozenset(), report, recursive=True).pictures
     wanted = modality != "rgb"
     if modality == "points" and beside:
         # Nobody asks for pictures, so what could be either is points.
@@ -157,8 +161,8 @@ def _find_samples(
             missing.append(f"{group.masks / stem}.png: is missing, the mask of {image or scan}; add it")
         if wanted and scan is None:
             place = group.images if beside else group.points
-            kinds = ", ".join(sorted(point_files.EXTENSIONS))
-            missing.append(f"{place}/{stem}: the points of {image} are missing ({kinds}); add them")
+            known = ", ".join(sorted(point_files.EXTENSIONS))
+            missing.append(f"{place}/{stem}: the points of {image} are missing ({known}); add them")
         sample = FolderSample(name, image, scan if wanted else None, mask, group.label, layout, tuple(missing))
         samples.append(Candidate(name, sample.check))
     found.warnings.extend(f"{path}: is a mask without a sample; not used" for path in masks.values())
@@ -169,7 +173,12 @@ def _find_samples(
 
 
 def _collect(
-    folder: Path | None, picture_extensions: frozenset[str], report: Callable[[str], None], *, recursive: bool
+    folder: Path | None,
+    picture_extensions: frozenset[str],
+    point_extensions: frozenset[str],
+    report: Callable[[str], None],
+    *,
+    recursive: bool,
 ) -> _Files:
     """The files in a folder; a second one of the same stem and use is reported."""
     files_of = _Files()
@@ -187,8 +196,7 @@ def _collect(
         for path in sorted(listed, key=lambda path: path.suffix.lower() in (".tif", ".tiff")):
             stem = path.relative_to(folder).with_suffix("").as_posix()
             kind = path.suffix.lower()
-            # Beside pictures a PNG is a picture; depth as PNG wants a folder of its own.
-            is_points = kind in point_files.EXTENSIONS and not (picture_extensions and kind == ".png")
+            is_points = kind in point_extensions
             if kind in picture_extensions and not (stem in files_of.pictures and is_points):
                 _add(files_of.pictures, stem, path, report)
             elif is_points:
