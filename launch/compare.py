@@ -24,7 +24,7 @@ from absl import flags
 import weights
 from launch import command
 from musc_jax import report
-from musc_jax.config import Config, ConfigError, RescoringConfig
+from musc_jax.config import Config, ConfigError, RescoringConfig, usual_windows
 from musc_jax.report import Comparison, Published, Setting
 from musc_jax.report.tables import METRIC_KEYS
 
@@ -145,7 +145,7 @@ def _find_runs(path: Path) -> list[Run]:
 # Comparing
 
 
-def _usual(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def _usual(config: Mapping[str, Any], dataset: str, path: Path) -> dict[str, Any]:
     """The usual values of a run's config."""
     variant, modality = config["variant"], config["modality"]
     spec = weights.BACKBONES[_backbone(config, path)]
@@ -155,7 +155,7 @@ def _usual(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
             modality=modality,
             blocks=spec.v1_blocks if variant == "v1" else spec.blocks,
             point_norm="checkpoint" if variant == "paper" else "cloud",
-            rescoring=RescoringConfig(windows=(1, 2, 3) if variant == "v1" else (1, 7)),
+            rescoring=RescoringConfig(windows=usual_windows(variant, dataset)),
         )
     except ConfigError as error:
         raise CompareError(f"{path}: {_RECORD}: {error}") from None
@@ -186,7 +186,7 @@ def _with_published(run: Run) -> list[_Result]:
     config = run.record.get("config")
     if not isinstance(config, dict) or not all(isinstance(config.get(k), str) for k in ("variant", "modality")):
         raise CompareError(f"{run.path}: {_RECORD}: expected the config of launch.eval")
-    backbone, usual = _backbone(config, run.path), _usual(config, run.path)
+    backbone, usual = _backbone(config, run.path), _usual(config, run.dataset, run.path)
     setting = {"modality": config["modality"], "backbone": backbone, "variant": config["variant"]}
     candidates = report.published_results(run.dataset, **setting)
     if not candidates:

@@ -19,6 +19,7 @@ from musc_jax.config import (
     GroupingConfig,
     RescoringConfig,
     ScoringConfig,
+    usual_windows,
 )
 from musc_jax.data import DATASETS, Camera, FolderLayout
 from musc_jax.models import Backbone
@@ -93,7 +94,7 @@ BLOCKS = flags.DEFINE_list(
 )
 DEGREES = flags.DEFINE_list("degrees", ["1", "3", "5"], "Neighbourhood sizes of SNAMD.")
 INTERVAL = flags.DEFINE_float("interval", 0.3, "Share of the lowest scores that is averaged.")
-WINDOWS = flags.DEFINE_list("windows", None, "Windows of RsCon; default 1,7 (v1: 1,2,3).")
+WINDOWS = flags.DEFINE_list("windows", None, "Windows of RsCon; default 1,7 (v1: 1,2,3; on visa 1,8,9).")
 K_ITER = flags.DEFINE_integer("k_iter", 80, "Points an expansion step of IPG adds.")
 CURVATURE_THRESHOLD = flags.DEFINE_float("curvature_threshold", 0.01, "Curvature from which a group is expanded.")
 NUM_GROUPS = flags.DEFINE_integer("num_groups", 1024, "Point groups of a cloud.")
@@ -272,9 +273,7 @@ def plain_config() -> Config:
         ),
         aggregation=AggregationConfig(degrees=_numbers("degrees", DEGREES.value) or ()),
         scoring=ScoringConfig(interval=INTERVAL.value),
-        rescoring=RescoringConfig(
-            windows=windows if windows is not None else (1, 2, 3) if VARIANT.value == "v1" else (1, 7)
-        ),
+        rescoring=RescoringConfig(windows=usual_windows(VARIANT.value, DATASET.value) if windows is None else windows),
     )
 
 
@@ -284,7 +283,7 @@ def is_standard(config: Config) -> bool:
         variant=config.variant,
         modality=config.modality,
         image_size=config.image_size,
-        rescoring=RescoringConfig(windows=(1, 2, 3) if config.variant == "v1" else (1, 7)),
+        rescoring=RescoringConfig(windows=usual_windows(config.variant, DATASET.value)),
         image_backbone=config.image_backbone,
         point_backbone=config.point_backbone,
     )

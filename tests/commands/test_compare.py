@@ -110,7 +110,8 @@ def call(capsys, tmp_path, monkeypatch):
     ],
 )
 def test_published_setting(call, tmp_path, dataset, setting, variant, size, given, tables):
-    config = config_of(*setting, variant, image_size=size)
+    windows = {"rescoring": RescoringConfig(windows=(1, 8, 9))} if dataset == "visa" else {}
+    config = config_of(*setting, variant, image_size=size, **windows)
     run = write(tmp_path, dataset, whole(dataset), config, given=given)
     code, out, err, plain = call(run)
     assert (code, err) == (0, "")
@@ -218,7 +219,7 @@ def test_usual_values_are_those_of_the_config(tmp_path, variant, modality):
     for name, spec in weights.BACKBONES.items():
         if (name == "point_mae") == (modality == "points"):
             config = config_of(modality, name, variant).as_dict()
-            usual = compare._usual(config, tmp_path)
+            usual = compare._usual(config, "bottles", tmp_path)
             free = ("image_size", "image_backbone", "point_backbone")
             assert {k: v for k, v in usual.items() if k not in free} == {
                 k: v for k, v in config.items() if k not in free

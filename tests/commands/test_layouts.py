@@ -57,6 +57,15 @@ def test_a_whole_evaluation(run, tmp_path, name):
     assert fingerprint(root) == before
 
 
+def test_version_1_has_other_windows_on_visa(run, tmp_path):
+    root = tmp_path / "data"
+    root.mkdir()
+    LAYOUTS["visa"].write(root)
+    assert run("visa", root, "--variant=v1", "--categories=candle")[0] == 0
+    config = json.loads((tmp_path / "results" / "visa" / "run.json").read_text())["config"]
+    assert config["rescoring"]["windows"] == [1, 8, 9]
+
+
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_one_report_and_exit_code_2(run, tmp_path, name):
     root = tmp_path / "data"
