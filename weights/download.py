@@ -52,6 +52,7 @@ def download(
     timeout: float = _TIMEOUT,
     attempts: int = _ATTEMPTS,
     pause: float = 1.0,
+    most: int = _MOST,
 ) -> Path:
     """Brings a file to disk.
 
@@ -66,6 +67,7 @@ def download(
         timeout: Seconds without a byte after which an attempt has failed.
         attempts: Attempts without progress after which it is given up.
         pause: Seconds before the second attempt, doubled before each further one.
+        most: Bytes; a longer file is refused.
 
     Returns:
         `target`.
@@ -79,14 +81,17 @@ def download(
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.with_name(f".{target.name}.lock")):
             if not target.exists():
-                _Download(url, target, sha256, progress or (lambda *_: None), timeout).run(attempts, pause)
+                _Download(url, target, sha256, progress or (lambda *_: None), timeout, most).run(attempts, pause)
     except OSError as error:
         raise WeightsError(f"{target}: cannot be written ({error.strerror or error})") from None
     return target
 
 
 class _Download:
-    def __init__(self, url: str, target: Path, sha256: str | None, progress: Progress, timeout: float) -> None:
+    def __init__(
+        self, url: str, target: Path, sha256: str | None, progress: Progress, timeout: float, most: int
+    ) -> None:
+        self._most = most
         self._url, self._target, self._sha256 = url, target, sha256
         self._progress, self._timeout = progress, timeout
         self._part = target.with_name(target.name + ".part")
@@ -158,8 +163,8 @@ class _Download:
         resumed = response.status == 206 and (response.headers.get("Content-Range") or "").startswith(f"bytes {have}-")
         length = response.headers.get("Content-Length")
         total = int(length) + (have if resumed else 0) if length and length.isdecimal() else None
-        if total is not None and total > _MOST:
-            raise WeightsError(f"{self._url}: {total} bytes, more than any checkpoint has; fetch it by hand")
+        if total is not None and total > self._most:
+            raise WeightsError(f"{self._url}: {total} bytes, more than the {self._most} expected; fetch it by hand")
         if not resumed:
             have = 0
             self._discard()
@@ -178,7 +183,7 @@ class _Download:
                     break
                 file.write(part)
                 have += len(part)
-                if have > _MOST:
+                if have > self._most:
                     raise WeightsError(f"{self._url}: does not come to an end; fetch it by hand")
                 self._progress(name, have, total)
         if total is not None and have != total:

@@ -209,7 +209,7 @@ def test_a_part_that_is_longer_than_the_file_is_begun_anew(get, server, tmp_path
         ("page", "a web page", []),
         ("redirect_to_file", "file:///etc/passwd", []),
         ("redirects_for_ever", "302", []),
-        ("enormous", "more than any checkpoint", []),
+        ("enormous", "more than the 17179869184 expected", []),
         ("no_http", "given up after 2 attempts", []),
         ("drops_for_ever", "given up after 2 attempts", ["w.pth.part", "w.pth.part.json"]),
     ],
