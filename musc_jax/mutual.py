@@ -13,6 +13,9 @@ from jaxtyping import Float
 
 from musc_jax._arrays import PRECISION, Array, as_float, expect_shape, safe_sqrt, same_dtype
 
+# Rows of scores that are averaged at once: few enough to stay in a core's cache.
+_ROWS_AT_ONCE = 112
+
 
 def interval_count(num_scores: int, interval: float) -> int:
     """How many of the lowest scores are averaged: max(1, floor(num_scores * interval)), in Python's float64."""
@@ -115,41 +118,40 @@ def all_pair_scores(features: Float[Array, "N M C"]) -> Float[jax.Array, "N R M"
     return safe_sqrt(squared.reshape(-1, features.shape[1])[others])
 
 
-def _sortable_bits(x: jax.Array) -> jax.Array:
-    """The float bits as unsigned integers in the same order as the floats."""
-    bits_type = jnp.uint64 if x.dtype == jnp.float64 else jnp.uint32
-    bits = jax.lax.bitcast_convert_type(x, bits_type)
-    top = bits_type(1) << bits_type(x.dtype.itemsize * 8 - 1)
-    return jnp.where(bits >= top, ~bits, bits | top)
+def _ordered_bits(x: jax.Array) -> jax.Array:
+    """The float bits as signed integers in the same order as the floats."""
+    bits = jax.lax.bitcast_convert_type(x, jnp.int64 if x.dtype == jnp.float64 else jnp.int32)
+    return jnp.where(bits < 0, bits ^ jnp.iinfo(bits.dtype).max, bits)
 
 
 def mean_of_lowest(values: jax.Array, count: int, axis: int) -> jax.Array:
     """Mean of the `count` lowest values along one axis, exact, ties included.
 
-    A sort of each row is the slow part of scoring many samples. The count-th value is found instead by bisection on the
-    bits of the floats: 32 counting passes, whatever the length.
+    A sort of each row is the slow part of scoring many samples. Instead a threshold is found that `count` values do not
+    exceed, by bisection on the bits of the floats between the row's lowest and highest: counting passes, which end as
+    soon as all rows have theirs. Equal values at the threshold share what is left of the count, so that none of them
+    is favoured by its position.
     """
     axis %= values.ndim
     if count == values.shape[axis]:
         return values.mean(axis=axis)
-    bits = jax.lax.stop_gradient(_sortable_bits(values))
-    width = bits.dtype.itemsize * 8
-    one = bits.dtype.type(1)
+    bits = _ordered_bits(jax.lax.stop_gradient(values))
 
-    def narrow(step: jax.Array, threshold: jax.Array) -> jax.Array:
-        bit = one << (width - 1 - step).astype(bits.dtype)
-        trial = threshold | bit
-        below = jnp.sum(bits < jnp.expand_dims(trial, axis), axis=axis, dtype=jnp.int32)
-        return jnp.where(below < count, trial, threshold)
+    def narrow(state: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+        low, high, searching = state
+        middle = (low & high) + ((low ^ high) >> 1)  # the mean, without the overflow of a sum
+        found = jnp.sum(bits <= jnp.expand_dims(middle, axis), axis=axis, dtype=jnp.int32)
+        high = jnp.where(searching & (found >= count), middle, high)
+        low = jnp.where(searching & (found < count), middle + 1, low)
+        return low, high, searching & (found != count) & (low < high)
 
-    shape = values.shape[:axis] + values.shape[axis + 1 :]
-    start = jnp.zeros(shape, bits.dtype)
-    kth = jnp.expand_dims(jax.lax.fori_loop(0, width, narrow, start), axis)
-    below, equal = bits < kth, bits == kth
+    low, high = bits.min(axis=axis), bits.max(axis=axis)
+    _, threshold, _ = jax.lax.while_loop(lambda state: jnp.any(state[2]), narrow, (low, high, low < high))
+    threshold = jnp.expand_dims(threshold, axis)
+    below, equal = bits < threshold, bits == threshold
     num_below = below.sum(axis=axis, dtype=jnp.int32)
-    num_equal = equal.sum(axis=axis, dtype=jnp.int32)
-    # Equal values share what is left of the count, so that none of them is favoured by its position.
-    share = (count - num_below).astype(values.dtype) / num_equal.astype(values.dtype)
+    num_equal = equal.sum(axis=axis, dtype=jnp.int32)  # 0 where the threshold lies between two values
+    share = (count - num_below).astype(values.dtype) / jnp.maximum(num_equal, 1).astype(values.dtype)
     total = jnp.where(below, values, 0).sum(axis=axis)
     return (total + share * jnp.where(equal, values, 0).sum(axis=axis)) / count
 
@@ -172,7 +174,13 @@ def interval_average(scores: Float[Array, "*batch R"], *, interval: float = 0.3)
     if wide.ndim < 1:
         raise ValueError("scores: expected at least one axis, received a scalar")
     count = interval_count(wide.shape[-1], interval)
-    return mean_of_lowest(wide, count, axis=-1).astype(dtype)
+    rows = wide.reshape(-1, wide.shape[-1])
+    # Turned, so that a step counts many rows side by side, and in parts that stay in the cache meanwhile.
+    whole = len(rows) // _ROWS_AT_ONCE * _ROWS_AT_ONCE
+    parts = rows[:whole].reshape(-1, _ROWS_AT_ONCE, rows.shape[-1])
+    averages = [jax.lax.map(lambda part: mean_of_lowest(part.T, count, axis=0), parts).reshape(-1)] if whole else []
+    averages += [mean_of_lowest(rows[whole:].T, count, axis=0)] if whole < len(rows) or not whole else []
+    return jnp.concatenate(averages).reshape(wide.shape[:-1]).astype(dtype)
 
 
 def mutual_scores(features: Float[Array, "N M C"], *, interval: float = 0.3) -> Float[jax.Array, "N M"]:
@@ -191,5 +199,6 @@ def mutual_scores(features: Float[Array, "N M C"], *, interval: float = 0.3) -> 
     expect_shape("features", features, (None, None, None))
     dtype = as_float(features)[1]
     scores = all_pair_scores(features)
-    average = partial(mean_of_lowest, count=interval_count(scores.shape[1], interval), axis=1)
-    return average(scores).astype(dtype)
+    average = partial(mean_of_lowest, count=interval_count(scores.shape[1], interval), axis=0)
+    # One sample after the other: its scores stay in the cache while they are counted over and over.
+    return jax.lax.map(average, scores).astype(dtype)

@@ -164,7 +164,7 @@ def score_features(
     config: Config,
     programs: Programs,
     *,
-    parts: Sequence[Int[np.ndarray, " part"]] | None = None,
+    parts: Sequence[Int[np.ndarray, " _"]] | None = None,
     progress: Progress | None = None,
 ) -> Results:
     """Scores samples whose features are extracted, all by each other or part by part.

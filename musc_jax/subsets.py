@@ -9,7 +9,7 @@ from jaxtyping import Int
 
 def divide(
     count: int, *, subsets: int = 1, batch_size: int | None = None, seed: int = 0
-) -> list[Int[np.ndarray, " part"]]:
+) -> list[Int[np.ndarray, " _"]]:
     """Divide samples at random into parts that are scored apart.
 
     Args:
