@@ -257,6 +257,9 @@ def plain_config() -> Config:
     for flag, lowest in ((LIMIT, 1), (SEED, 0)):
         if flag.value is not None and flag.value < lowest:
             raise ConfigError(f"--{flag.name}: expected at least {lowest}, received {flag.value}")
+    if modality() not in DATASETS[DATASET.value].modalities:
+        # Said before any weights are looked for.
+        raise ConfigError(f"--modality: {DATASET.value} has pictures only, no points; pass --modality=rgb")
     windows = _numbers("windows", WINDOWS.value)
     return Config(
         variant=VARIANT.value,

@@ -20,6 +20,7 @@ import weights
 from launch import command
 from launch.progress import ProgressBar
 from musc_jax.data import DATASETS, DataError
+from musc_jax.data.dataset import shortened
 from musc_jax.data.preparation import prepare
 from musc_jax.data.trees import Request
 
@@ -54,7 +55,7 @@ def _prepare() -> None:
     if prepared.faults:
         count = len(prepared.faults)
         head = f"{count} problems (launch.eval --skip_bad leaves such samples out):\n  " if count > 1 else ""
-        raise DataError(head + "\n  ".join(prepared.faults))
+        raise DataError(head + "\n  ".join(shortened(prepared.faults)))
     print(f"{prepared.sound} samples are ready; derived files are in {request.cache_dir}")
 
 

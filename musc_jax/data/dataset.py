@@ -9,6 +9,9 @@ from typing import NamedTuple
 from musc_jax.data.loading import map_ahead
 from musc_jax.data.sample import DataError, Sample
 
+# Explanations above so many characters are not repeated.
+_LONG = 120
+
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, how much of it is done, and how much there is."""
 
@@ -191,8 +194,19 @@ def _too_few(name: str, category: str, count: int, limit: int | None) -> str:
     )
 
 
+def shortened(lines: Sequence[str]) -> list[str]:
+    """The lines of a report, "PATH: what is wrong"; a long explanation is given once and then referred to."""
+    seen: set[str] = set()
+    short = []
+    for line in lines:
+        path, _, text = line.partition(": ")
+        short.append(f"{path}: the same" if text in seen and len(text) > _LONG else line)
+        seen.add(text)
+    return short
+
+
 def _text(name: str, report: Sequence[Fault]) -> str:
-    lines = [fault.line for fault in sorted(report)]
+    lines = shortened([fault.line for fault in sorted(report)])
     if len(lines) == 1:
         return lines[0]
     head = f"{len(lines)} problems in dataset {name} (skip_bad leaves faulty samples out):"

@@ -340,8 +340,12 @@ def test_cleaning_is_done_once(tmp_path, monkeypatch):
 def test_without_open3d_the_way_out_is_named(tmp_path, monkeypatch):
     write_mvtec3d(tmp_path / "data", categories=("bagel",))
     monkeypatch.setitem(__import__("sys").modules, "open3d", None)
-    with pytest.raises(DataError, match=r"pip install 'musc-jax\[open3d\]'.*apt-get install libusb"):
+    with pytest.raises(DataError, match=r"pip install 'musc-jax\[open3d\]'.*apt-get install libusb") as error:
         load("mvtec3d", tmp_path / "data")
+    lines = str(error.value).splitlines()
+    assert len(lines) == 5
+    assert sum("pip install" in line for line in lines) == 1
+    assert all(line.endswith(".tiff: the same") for line in lines[2:])
 
 
 @needs_open3d
