@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from absl import app, flags, logging
 
+from musc_jax.memory import return_freed_memory
+
 _NEEDED = re.compile(r"flag --\w+=None: Flag (--\w+) must have a value other than None\.")
 
 
@@ -28,6 +30,7 @@ def execute(
     Returns:
         The exit code: 0, 2 for bad input, 130 on Ctrl-C.
     """
+    return_freed_memory()
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # JAX tells at length which accelerators it did not find
     if len(argv) > 1:

@@ -11,12 +11,13 @@ Parts of your own need no labels:
     python -m launch.eval --dataset=folder --data_dir=DIR --normal_dir=good --abnormal_dir=bad --mask_dir=masks
 """
 
+import contextlib
 import dataclasses
 import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,8 +39,10 @@ from launch.progress import ProgressBar
 from musc_jax import metrics as measure
 from musc_jax import pipeline, report
 from musc_jax.config import Config, ConfigError
-from musc_jax.data import DataError, Dataset, Sample, open_dataset
+from musc_jax.data import DataError, Dataset, Sample, cache, open_dataset
+from musc_jax.feature_store import FeatureStore
 from musc_jax.features import Features, extract
+from musc_jax.memory import BudgetError, Plan, peak_memory
 from musc_jax.programs import Programs
 from musc_jax.subsets import divide, thin_out
 
@@ -47,7 +50,7 @@ flags.adopt_module_key_flags(options)
 
 RANDOM_NOTE = "random weights: the figures say nothing about the method's accuracy with pretrained ones"
 _VERSIONS = ("jax", "jaxlib", "flax", "numpy", "scipy", "scikit-learn", "pillow", "dbscan")
-_BAD_INPUT = (ConfigError, DataError, OutputError, weights.WeightsError)
+_BAD_INPUT = (BudgetError, ConfigError, DataError, OutputError, weights.WeightsError)
 
 
 def _versions() -> dict[str, str]:
@@ -185,6 +188,7 @@ def _score_seeds(
     samples: list[Sample],
     config: Config,
     division: options.Division,
+    plan: Plan,
     programs: Programs,
     bar: ProgressBar,
     category: str,
@@ -195,7 +199,7 @@ def _score_seeds(
         parts = _parts(samples, division, seed, category)
         label = f"seed {seed}: " if len(division.seeds) > 1 else ""
         counted: Callable = lambda stage, done, total, label=label: bar(f"{label}{stage}", done, total)  # noqa: E731
-        results = pipeline.score_features(features, samples, config, programs, parts=parts, progress=counted)
+        results = pipeline.score_features(features, samples, config, programs, parts=parts, plan=plan, progress=counted)
         with programs.timed("metrics"):
             values[str(seed)] = _metrics(results)
         first = results if position == 0 else first
@@ -203,17 +207,51 @@ def _score_seeds(
     return first, values
 
 
+@contextlib.contextmanager
+def feature_store(cache_dir: Path, plan: Plan) -> Iterator[FeatureStore | None]:
+    """A folder for features that do not fit into memory; removed again, and what killed runs left of theirs."""
+    if not plan.on_disk:
+        yield None
+        return
+    folder = cache_dir / "features"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        cache.sweep(folder)
+        with cache.temporary(folder / "category") as path:
+            path.mkdir()
+            store = FeatureStore(path)
+            if store.free() < plan.disk_bytes:
+                needed, free = (f"{size / 1e9:.1f} GB" for size in (plan.disk_bytes, store.free()))
+                raise OutputError(
+                    f"{folder}: features need {needed}, {free} are free; pass another --cache_dir, or raise --memory_gb"
+                )
+            yield store
+    except OSError as error:
+        place = error.filename or folder
+        raise OutputError(f"{place}: {error.strerror or error}; pass another --cache_dir") from None
+
+
 def _run_category(
-    config: Config, dataset: Dataset, category: str, division: options.Division, programs: Programs, bar: ProgressBar
+    config: Config,
+    dataset: Dataset,
+    category: str,
+    division: options.Division,
+    budget: int,
+    cache_dir: Path,
+    programs: Programs,
+    bar: ProgressBar,
 ) -> _Scored:
     """Scores one category."""
     assert config.image_size is not None
     programs.seconds.clear()
     samples = dataset.samples(category, size=config.image_size)
     total = len(dataset.names(category))
+    plan = pipeline.plan_for(config, total, budget)
+    say(f"{category}: {plan.describe()}")
     try:
-        features, seen = extract(samples, config, programs, total=total, progress=bar)
-        results, values = _score_seeds(features, seen, config, division, programs, bar, category)
+        with feature_store(cache_dir, plan) as store:
+            features, seen = extract(samples, config, programs, total=total, progress=bar, store=store)
+            results, values = _score_seeds(features, seen, config, division, plan, programs, bar, category)
     except ValueError as error:
         if isinstance(error, _BAD_INPUT):
             raise
@@ -230,6 +268,7 @@ def evaluate() -> None:
     cache_dir = Path(options.CACHE_DIR.value).expanduser()
     save = options.save_list()
     config, division = options.plain_config(), options.division()
+    options.memory_budget()
     # Weights first: they are checked in a second, a dataset may take minutes.
     config = _with_backbones(config, cache_dir)
     folder = ResultsFolder(Path(options.OUTPUT_DIR.value).expanduser(), options.DATASET.value)
@@ -254,6 +293,7 @@ def _evaluate(
     started: float,
 ) -> None:
     programs, records = Programs(), {}
+    budget, cache_dir = options.memory_budget(), Path(options.CACHE_DIR.value).expanduser()
     for category in dataset.categories:
         identity = _identity(config, dataset, category, division)
         record = folder.finished(category, identity, save)
@@ -261,7 +301,9 @@ def _evaluate(
             folder.remove_summary()
             bar = ProgressBar(f"{category}: ")
             try:
-                results, values, seconds = _run_category(config, dataset, category, division, programs, bar)
+                results, values, seconds = _run_category(
+                    config, dataset, category, division, budget, cache_dir, programs, bar
+                )
             finally:
                 bar.close()
             record = folder.write_category(
@@ -353,6 +395,7 @@ def _report(
         "versions": _versions(),
         "seconds": {"total": time.perf_counter() - started, "compilation": programs.compile_seconds},
         "seconds_per_sample": timings,
+        "peak_memory_bytes": peak_memory(),
         "samples": {name: record["num_samples"] for name, record in records.items()},
         "skipped": {name: [str(p) for p in problems] for name, problems in dataset.skipped.items()},
         "warnings": list(dataset.warnings),

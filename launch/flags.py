@@ -22,7 +22,9 @@ from musc_jax.config import (
     usual_windows,
 )
 from musc_jax.data import DATASETS, Camera, FolderLayout
+from musc_jax.memory import usable_memory
 from musc_jax.models import Backbone
+from musc_jax.mutual import PRECISIONS
 
 _DEFAULT_CACHE = weights.default_folder().parent
 _SAVE = ("maps", "images")
@@ -94,6 +96,18 @@ BLOCKS = flags.DEFINE_list(
 )
 DEGREES = flags.DEFINE_list("degrees", ["1", "3", "5"], "Neighbourhood sizes of SNAMD.")
 INTERVAL = flags.DEFINE_float("interval", 0.3, "Share of the lowest scores that is averaged.")
+PRECISION = flags.DEFINE_enum(
+    "precision",
+    "full",
+    list(PRECISIONS),
+    "Of the products in mutual scoring. full: float32; accurate: three passes of a faster type on NVIDIA and TPU; "
+    "fast: float16 (NVIDIA) or bfloat16, sums in float32.",
+)
+REFERENCES = flags.DEFINE_integer(
+    "references",
+    None,
+    "Score each sample by so many others, drawn at random (--seed), so that cost grows linearly; default all.",
+)
 WINDOWS = flags.DEFINE_list("windows", None, "Windows of RsCon; default 1,7 (v1: 1,2,3; on visa 1,8,9).")
 K_ITER = flags.DEFINE_integer("k_iter", 80, "Points an expansion step of IPG adds.")
 CURVATURE_THRESHOLD = flags.DEFINE_float("curvature_threshold", 0.01, "Curvature from which a group is expanded.")
@@ -119,6 +133,12 @@ SEEDS = flags.DEFINE_list(
 )
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the random weights and of the synthetic set.")
 # Where to
+MEMORY_GB = flags.DEFINE_float(
+    "memory_gb",
+    None,
+    "What features, scores and maps may take; beyond it they go to --cache_dir, and fewer samples are scored at once. "
+    "Default most of what is free.",
+)
 OUTPUT_DIR = flags.DEFINE_string("output_dir", "results", "Where results are written.")
 CACHE_DIR = flags.DEFINE_string("cache_dir", str(_DEFAULT_CACHE), "Where derived files are kept.")
 SAVE = flags.DEFINE_list("save", [], "What to save besides scores and metrics: maps, images.")
@@ -202,6 +222,15 @@ def modality() -> str:
     return "rgb" if only_images or VARIANT.value == "v1" else MODALITY.value
 
 
+def memory_budget() -> int:
+    """--memory_gb in bytes; default what may be planned with."""
+    if MEMORY_GB.value is None:
+        return usable_memory()
+    if not MEMORY_GB.value > 0:
+        raise ConfigError(f"--memory_gb: expected a number above 0, received {MEMORY_GB.value}")
+    return int(MEMORY_GB.value * 1e9)
+
+
 class Division(NamedTuple):
     """Which samples of a category score each other, and in how many repetitions."""
 
@@ -254,7 +283,7 @@ def weight_sources() -> Weights:
 
 def plain_config() -> Config:
     """The config without backbones: every option checked before anything is loaded."""
-    for flag, lowest in ((LIMIT, 1), (SEED, 0)):
+    for flag, lowest in ((LIMIT, 1), (SEED, 0), (REFERENCES, 1)):
         if flag.value is not None and flag.value < lowest:
             raise ConfigError(f"--{flag.name}: expected at least {lowest}, received {flag.value}")
     if modality() not in DATASETS[DATASET.value].modalities:
@@ -275,7 +304,12 @@ def plain_config() -> Config:
             curvature_threshold=CURVATURE_THRESHOLD.value,
         ),
         aggregation=AggregationConfig(degrees=_numbers("degrees", DEGREES.value) or ()),
-        scoring=ScoringConfig(interval=INTERVAL.value),
+        scoring=ScoringConfig(
+            interval=INTERVAL.value,
+            precision=PRECISION.value,
+            references=REFERENCES.value,
+            seed=SEED.value if REFERENCES.value is not None else 0,
+        ),
         rescoring=RescoringConfig(windows=usual_windows(VARIANT.value, DATASET.value) if windows is None else windows),
     )
 

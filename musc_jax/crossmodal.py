@@ -4,6 +4,8 @@ A defect that only one modality sees clearly lifts the score of the other at the
 sample and one stage, before the interval average; `multimodal_scores` runs them over a whole category.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
@@ -17,7 +19,10 @@ from musc_jax._arrays import (
     safe_sqrt,
     same_dtype,
 )
-from musc_jax.mutual import all_pair_scores, interval_count, mean_of_lowest
+from musc_jax.interval import interval_count, mean_of_lowest
+from musc_jax.mutual import all_pair_scores, panel_scores
+from musc_jax.neighbors import sort_by_key
+from musc_jax.subsets import draw_references
 
 
 def rank_match(source: Float[Array, "*shape"], target: Float[Array, "*shape"]) -> Float[jax.Array, "*shape"]:
@@ -37,9 +42,24 @@ def rank_match(source: Float[Array, "*shape"], target: Float[Array, "*shape"]) -
         raise ValueError(f"rank_match: expected equal sizes, received {jnp.size(source)} and {jnp.size(target)}")
     dtype = as_float(target)[1]
     source, target = same_dtype(source, target)
-    order = jnp.argsort(jax.lax.stop_gradient(target).reshape(-1))
-    matched = jnp.zeros(order.shape, source.dtype).at[order].set(jnp.sort(source.reshape(-1)), unique_indices=True)
-    return matched.reshape(target.shape).astype(dtype)
+    return _in_order_of(target, _sorted(source)).astype(dtype)
+
+
+def _order(values: jax.Array) -> jax.Array:
+    """Stable argsort of all values; no gradient."""
+    flat = jax.lax.stop_gradient(values).reshape(-1)
+    return sort_by_key(flat, jnp.arange(flat.size, dtype=jnp.int32))[1]
+
+
+def _sorted(values: jax.Array) -> jax.Array:
+    """All values, ascending."""
+    return values.reshape(-1)[_order(values)]
+
+
+def _in_order_of(target: jax.Array, ascending: jax.Array) -> jax.Array:
+    """Ascending values put to the places where `target` has the same ranks."""
+    matched = jnp.zeros(ascending.shape, ascending.dtype).at[_order(target)].set(ascending, unique_indices=True)
+    return matched.reshape(target.shape)
 
 
 def patch_index(pixels: Int[Array, "*G"], *, size: int, grid: int) -> Int[jax.Array, "*G"]:
@@ -130,7 +150,7 @@ def cross_modal_enhancement(
     enhance = _enhance_released if variant == "released" else _enhance_paper
     # A patch without a group holds zeros, which are no scores. Every group has a patch.
     out_2d = enhance(scores_2d, to_2d, jnp.any(to_2d != 0, axis=1), trust)
-    out_3d = enhance(scores_3d, to_3d, jnp.ones(len(to_3d), bool), trust)
+    out_3d = enhance(scores_3d, to_3d, None, trust)
     return out_2d.astype(dtypes[0]), out_3d.astype(dtypes[1])
 
 
@@ -140,34 +160,40 @@ def _std(scores: jax.Array, *, ddof: int) -> jax.Array:
     return safe_sqrt(jnp.sum(deviation**2, axis=1) / max(1, scores.shape[1] - ddof))
 
 
-def _match_rows(source: jax.Array, target: jax.Array, rows: jax.Array) -> jax.Array:
-    """`rank_match` over the marked rows alone; the others stay as they are.
+def _match_rows(own: jax.Array, order: jax.Array, target: jax.Array, rows: jax.Array) -> jax.Array:
+    """`rank_match` of `own` to `target` over the marked rows alone; the others stay as they are.
 
-    Rows left out sort behind all others on both sides, so the ranks among the marked ones stay 0, 1, 2, ...
+    Rows left out sort behind all others on both sides, so the ranks among the marked ones stay 0, 1, 2, ... `order` is
+    that of all of `own`: moving the marked values up in it is a running count, not another sort.
     """
-    keep = rows[:, None]
-    matched = rank_match(jnp.where(keep, source, jnp.inf), jnp.where(keep, target, jnp.inf))
-    return jnp.where(keep, matched, target)
+    keep = jnp.broadcast_to(rows[:, None], own.shape)
+    kept = keep.reshape(-1)[order]
+    slot = jnp.where(kept, jnp.cumsum(kept, dtype=jnp.int32) - 1, own.size)
+    ascending = jnp.full(own.size, jnp.inf, own.dtype).at[slot].set(own.reshape(-1)[order], mode="drop")
+    return jnp.where(keep, _in_order_of(jnp.where(keep, target, jnp.inf), ascending), target)
 
 
-def _enhance_released(own: jax.Array, other: jax.Array, seen: jax.Array, trust: bool) -> jax.Array:
+def _enhance_released(own: jax.Array, other: jax.Array, seen: jax.Array | None, trust: bool) -> jax.Array:
     """Both modalities are brought to the same distribution by rank before they are compared; rows not seen stay 0."""
     weight = jnp.ones(len(own), own.dtype)
     if trust:
         weight = weight - rank_match(_std(own, ddof=1), _std(other, ddof=1))
-    other = _match_rows(own, other, seen)
+    order = _order(own)
+    ascending = own.reshape(-1)[order]
+    other = _in_order_of(other, ascending) if seen is None else _match_rows(own, order, other, seen)
     other = jnp.maximum(other, own) * weight[:, None]
-    return (own + rank_match(own, other)) / 2
+    return (own + _in_order_of(other, ascending)) / 2
 
 
-def _enhance_paper(own: jax.Array, other: jax.Array, seen: jax.Array, trust: bool) -> jax.Array:
+def _enhance_paper(own: jax.Array, other: jax.Array, seen: jax.Array | None, trust: bool) -> jax.Array:
     """Eq. 10-11 as printed: rescale to the own row's range, then own + trust * max(other, own)."""
     low, high = own.min(axis=1, keepdims=True), own.max(axis=1, keepdims=True)
     other_low = other.min(axis=1, keepdims=True)
     span = other.max(axis=1, keepdims=True) - other_low
     # All references agree: there is nothing to stretch, and 0 / 0 must not appear.
     scaled = (other - other_low) / jnp.where(span > 0, span, 1) * (high - low) + low
-    scaled = jnp.where(seen[:, None], scaled, 0)
+    if seen is not None:
+        scaled = jnp.where(seen[:, None], scaled, 0)
     weight = 1 - _std(scaled, ddof=0)[:, None] if trust else 1.0
     return own + weight * jnp.maximum(scaled, own)
 
@@ -181,6 +207,9 @@ def multimodal_scores(
     variant: str = "released",
     enhancement: bool = True,
     trust: bool = True,
+    precision: str = "full",
+    references: int | None = None,
+    seed: int = 0,
 ) -> tuple[Float[jax.Array, "N M2"], Float[jax.Array, "N M3"]]:
     """Mutual scores of both modalities with cross-modal enhancement, one stage (paper eq. 7-11).
 
@@ -192,6 +221,9 @@ def multimodal_scores(
         variant: "released" or "paper", see `cross_modal_enhancement`.
         enhancement: False leaves the modalities apart (the ablation "w/o CAE").
         trust: False sets CAE's trust to 1.
+        precision: See `mutual_scores`.
+        references: See `mutual_scores`.
+        seed: See `mutual_scores`.
 
     Returns:
         (scores_2d, scores_3d), dtypes as the features.
@@ -205,15 +237,45 @@ def multimodal_scores(
     expect_variant(variant)
     dtypes = as_float(features_2d)[1], as_float(features_3d)[1]
     features_2d, features_3d = same_dtype(features_2d, features_3d)
-    count = interval_count(max(1, features_2d.shape[0] - 1), interval)
+    patch_of_group = as_index("patch_of_group", patch_of_group)
+    finish = partial(average_both, interval=interval, variant=variant, enhancement=enhancement, trust=trust)
+    if references is not None and references < features_2d.shape[0] - 1:
+        drawn = draw_references(features_2d.shape[0], references, seed=seed)
+        scorers = features_2d[drawn.samples], features_3d[drawn.samples]
 
-    def one_sample(sample: tuple) -> tuple[jax.Array, jax.Array]:
-        own_2d, own_3d, patch = sample
-        if enhancement:
-            enhanced = cross_modal_enhancement(own_2d.T, own_3d.T, patch, variant=variant, trust=trust)
-            own_2d, own_3d = (x.T for x in enhanced)
-        return mean_of_lowest(own_2d, count, axis=0), mean_of_lowest(own_3d, count, axis=0)
+        def one_sample(sample: tuple) -> tuple[jax.Array, jax.Array]:
+            own_2d, own_3d, patch, columns = sample
+            by_2d, by_3d = (
+                panel_scores(own[None], scorer, precision=precision)[0][columns]
+                for own, scorer in zip((own_2d, own_3d), scorers, strict=True)
+            )
+            return finish(by_2d, by_3d, patch)
 
-    scores = (all_pair_scores(features_2d), all_pair_scores(features_3d))
-    out_2d, out_3d = jax.lax.map(one_sample, (*scores, as_index("patch_of_group", patch_of_group)))
+        columns = jnp.asarray(drawn.columns)
+        out_2d, out_3d = jax.lax.map(one_sample, (features_2d, features_3d, patch_of_group, columns))
+    else:
+        scores = (all_pair_scores(features, precision=precision) for features in (features_2d, features_3d))
+        out_2d, out_3d = jax.lax.map(lambda sample: finish(*sample), (*scores, patch_of_group))
     return out_2d.astype(dtypes[0]), out_3d.astype(dtypes[1])
+
+
+def average_both(
+    scores_2d: Float[Array, "R M2"],
+    scores_3d: Float[Array, "R M3"],
+    patch_of_group: Int[Array, "M3"],
+    *,
+    interval: float = 0.3,
+    variant: str = "released",
+    enhancement: bool = True,
+    trust: bool = True,
+) -> tuple[Float[jax.Array, "M2"], Float[jax.Array, "M3"]]:
+    """One sample's scores by R others to its patch scores: cross-modal enhancement, then the interval average.
+
+    Options as in `multimodal_scores`.
+    """
+    count = interval_count(scores_2d.shape[0], interval)
+    by_2d, by_3d = jnp.asarray(scores_2d), jnp.asarray(scores_3d)
+    if enhancement:
+        enhanced = cross_modal_enhancement(by_2d.T, by_3d.T, patch_of_group, variant=variant, trust=trust)
+        by_2d, by_3d = (x.T for x in enhanced)
+    return mean_of_lowest(by_2d, count, axis=0), mean_of_lowest(by_3d, count, axis=0)

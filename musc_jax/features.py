@@ -10,6 +10,7 @@ from jaxtyping import Int
 from musc_jax.config import Config
 from musc_jax.crossmodal import patch_index
 from musc_jax.data.sample import Sample
+from musc_jax.feature_store import FeatureStore
 from musc_jax.image_features import ImageExtractor, ImageFeatures
 from musc_jax.point_features import PointExtractor, PointFeatures
 from musc_jax.programs import Programs
@@ -32,6 +33,7 @@ def extract(
     *,
     total: int | None = None,
     progress: Progress | None = None,
+    store: FeatureStore | None = None,
 ) -> tuple[Features, list[Sample]]:
     """Runs the backbones over the samples and aggregates their tokens (paper III-A, III-B).
 
@@ -41,6 +43,7 @@ def extract(
         programs: Compiles and times.
         total: How many samples there are, for the progress.
         progress: Called with ("features", done, total).
+        store: Where features go; default they stay on the device.
 
     Returns:
         The features, and the samples as read, without their point maps (the features hold those normalised).
@@ -49,8 +52,8 @@ def extract(
         ValueError: A sample's size or modality is not what the config says, or a cloud has fewer points than a group;
             names the sample.
     """
-    image = ImageExtractor(config, programs) if config.uses_images else None
-    points = PointExtractor(config, programs) if config.uses_points else None
+    image = ImageExtractor(config, programs, store) if config.uses_images else None
+    points = PointExtractor(config, programs, store) if config.uses_points else None
     size, seen = config.image_size, []
     iterator = iter(samples)
     while True:

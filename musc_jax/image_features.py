@@ -1,5 +1,6 @@
 """Images to tokens: backbone and neighbourhood aggregation (paper III-A and III-B)."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ from jaxtyping import Float, UInt8
 from musc_jax._arrays import join_stages
 from musc_jax.aggregation import lnamd_grid, snamd_grid
 from musc_jax.config import Config
+from musc_jax.feature_store import FeatureStore, StoredArray, StoreWriter
 from musc_jax.programs import Programs
 
 # Images go through the backbone this many at a time. One keeps a CPU's caches warm; a GPU wants more, and gets it.
@@ -21,7 +23,7 @@ _IMAGES_AT_ONCE_ELSEWHERE = 16
 class ImageFeatures(NamedTuple):
     """Aggregated image tokens of N samples."""
 
-    stages: list[Float[jax.Array, "N M C"]]
+    stages: Sequence[Float[jax.Array, "N M C"] | StoredArray]
     """One array for each stage (version 1: for each degree of each stage)."""
     embedding: Float[jax.Array, "N D"] | None
     """Version 1 only: the L2-normalised image embedding that re-scoring compares."""
@@ -65,8 +67,9 @@ def _aggregate_images_v1(tokens: tuple[jax.Array, ...], *, degrees: tuple[int, .
 class ImageExtractor:
     """Collects images into batches of one shape; the last one is filled up by repeating."""
 
-    def __init__(self, config: Config, programs: Programs) -> None:
-        self._config, self._programs = config, programs
+    def __init__(self, config: Config, programs: Programs, store: FeatureStore | None = None) -> None:
+        self._config, self._programs, self._store = config, programs, store
+        self._writers: Sequence[StoreWriter] = ()
         self._waiting: list[np.ndarray] = []
         self._stages: list[list[jax.Array]] = []
         self._embeddings: list[jax.Array] = []
@@ -110,7 +113,12 @@ class ImageExtractor:
                 variant=config.variant,
                 similarity_weighting="swpooling" not in config.ablate,
             )
-        self._stages.append([stage[:count] for stage in stages])
+        if self._store is None:
+            self._stages.append([stage[:count] for stage in stages])
+            return
+        self._writers = self._writers or self._store.writers("image", len(stages), with_mean=True)
+        for writer, stage in zip(self._writers, stages, strict=True):
+            writer.append(np.asarray(stage)[:count])
 
     def finish(self) -> ImageFeatures:
         """Runs what is left over and puts all samples together."""
@@ -120,4 +128,6 @@ class ImageExtractor:
         if self._embeddings:
             joined = jnp.concatenate(self._embeddings)
             embedding = joined / jnp.linalg.norm(joined, axis=1, keepdims=True)
+        if self._store is not None:
+            return ImageFeatures([writer.finish() for writer in self._writers], embedding)
         return ImageFeatures(join_stages(self._stages, jnp.concatenate), embedding)

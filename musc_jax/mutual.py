@@ -4,7 +4,10 @@ A patch's score by another sample is the distance to the nearest patch there. A 
 samples, a defect in hardly any, so the mean of a patch's lowest scores tells them apart.
 """
 
+import functools
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,35 +15,74 @@ import numpy as np
 from jaxtyping import Float
 
 from musc_jax._arrays import PRECISION, Array, as_float, expect_shape, safe_sqrt, same_dtype
+from musc_jax.interval import interval_count, mean_of_lowest
+from musc_jax.subsets import draw_references
 
-# Rows of scores that are averaged at once: few enough to stay in a core's cache.
-_ROWS_AT_ONCE = 112
+PRECISIONS = ("full", "accurate", "fast")
+"""Of the products of tokens.
+
+full: float32 throughout. accurate: three passes of a faster type that come near float32 (NVIDIA: TF32, TPU: bfloat16;
+a CPU computes "full"). fast: tokens are rounded to half precision after their mean was subtracted (NVIDIA: float16, TPU
+and CPU: bfloat16), sums stay float32; what comes out are the distances of the rounded tokens.
+"""
 
 
-def interval_count(num_scores: int, interval: float) -> int:
-    """How many of the lowest scores are averaged: max(1, floor(num_scores * interval)), in Python's float64."""
-    if num_scores < 1:
-        raise ValueError("scores: expected at least one reference sample, received none")
-    if not 0 < interval <= 1:
-        raise ValueError(f"interval: expected a share above 0 and up to 1, received {interval}")
-    return max(1, int(num_scores * interval))
+def _expect_precision(precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, received {precision!r}")
 
 
 def _half_norms(tokens: jax.Array) -> jax.Array:
+    tokens = tokens.astype(jnp.float32) if tokens.dtype.itemsize == 2 else tokens
     return 0.5 * jnp.sum(tokens * tokens, axis=-1)
+
+
+def _product(a: jax.Array, b: jax.Array, precision: str) -> jax.Array:
+    """The product of `a` with `b` transposed, in at least float32."""
+    if a.dtype.itemsize == 2:
+        return jnp.matmul(a, b.T, preferred_element_type=jnp.float32)
+    if precision != "accurate" or a.dtype != jnp.float32:
+        return jnp.matmul(a, b.T, precision=PRECISION)
+    algorithms = {
+        "cuda": jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3,
+        "tpu": jax.lax.DotAlgorithmPreset.BF16_BF16_F32_X3,
+    }
+    by_platform = {name: partial(_with_algorithm, algorithm=algorithm) for name, algorithm in algorithms.items()}
+    return jax.lax.platform_dependent(a, b, default=partial(_with_algorithm, algorithm=PRECISION), **by_platform)
+
+
+def _with_algorithm(a: jax.Array, b: jax.Array, *, algorithm: Any) -> jax.Array:
+    return jnp.matmul(a, b.T, precision=algorithm)
+
+
+def _in_half(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
+    """`function` of arrays rounded to the half precision a platform multiplies fastest; for distances alone.
+
+    A common power of two brings the largest value near 1 first, where float16 neither overflows nor loses its small
+    values; the distances are scaled back.
+    """
+    largest = functools.reduce(jnp.maximum, (jnp.max(jnp.abs(x)) for x in arrays))
+    exponent = jnp.ceil(jnp.log2(jnp.maximum(jax.lax.stop_gradient(largest), jnp.finfo(jnp.float32).tiny)))
+    scale = jnp.exp2(exponent).astype(arrays[0].dtype)
+
+    def rounded(*arrays: jax.Array, dtype: Any) -> jax.Array:
+        return function(*((x / scale).astype(dtype) for x in arrays)) * scale
+
+    half = {"cuda": jnp.float16, "default": jnp.bfloat16}
+    return jax.lax.platform_dependent(*arrays, **{name: partial(rounded, dtype=dtype) for name, dtype in half.items()})
 
 
 # Recomputed on the way back: the reverse pass would otherwise keep the products of all pairs, as large as all pairs of
 # tokens.
-@jax.checkpoint
-def _two_way_minima(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+@partial(jax.checkpoint, static_argnums=2)
+def _two_way_minima(a: jax.Array, b: jax.Array, precision: str = "full") -> tuple[jax.Array, jax.Array]:
     """Squared distance of each row of `a` to the nearest row of `b`, and of each row of `b` to the nearest of `a`.
 
     One product serves both. The minimum is taken of |b|^2/2 - ab, so that XLA folds it into the product and the
     distances themselves are never written down.
     """
     half_a, half_b = _half_norms(a), _half_norms(b)
-    product = jnp.matmul(a, b.T, precision=PRECISION)
+    product = _product(a, b, precision)
     to_b = half_a + jnp.min(half_b[None, :] - product, axis=1)
     to_a = half_b + jnp.min(half_a[:, None] - product, axis=0)
     return 2 * to_b, 2 * to_a
@@ -80,7 +122,7 @@ def pair_scores(query: Float[Array, "M C"], references: Float[Array, "R N C"]) -
     return safe_sqrt(squared).T.astype(dtype)
 
 
-def all_pair_scores(features: Float[Array, "N M C"]) -> Float[jax.Array, "N R M"]:
+def all_pair_scores(features: Float[Array, "N M C"], *, precision: str = "full") -> Float[jax.Array, "N R M"]:
     """Scores of every sample's patches by every other sample, R = N - 1 (paper eq. 7).
 
     Each unordered pair of samples is multiplied once and gives both directions. Memory: the result, and one
@@ -88,25 +130,34 @@ def all_pair_scores(features: Float[Array, "N M C"]) -> Float[jax.Array, "N R M"
 
     Args:
         features: Tokens of N >= 2 samples.
+        precision: One of `PRECISIONS`.
 
     Returns:
         a[i, r, m]: patch m of sample i by the r-th of the other samples, in their order. In at least float32.
 
     Raises:
-        ValueError: Wrong shapes, fewer than 2 samples.
+        ValueError: Wrong shapes, fewer than 2 samples, an unknown precision.
     """
     expect_shape("features", features, (None, None, None))
+    _expect_precision(precision)
     if 0 in features.shape[1:]:
         raise ValueError(f"features: expected at least one token and channel, received shape {features.shape}")
     count = features.shape[0]
     if count < 2:
         raise ValueError(f"features: N = {count}: samples score each other, so at least 2 are needed")
     (features,) = _centered(as_float(features)[0])
+    if precision == "fast" and features.dtype == jnp.float32:
+        return _in_half(_all_pairs, features)
+    return _all_pairs(features, precision=precision)
+
+
+def _all_pairs(features: jax.Array, *, precision: str = "full") -> jax.Array:
+    count = features.shape[0]
     first, second = np.triu_indices(count, k=1)
 
     def one_pair(_: None, pair: tuple) -> tuple[None, jax.Array]:
         i, j = pair
-        return None, jnp.stack(_two_way_minima(features[i], features[j]))
+        return None, jnp.stack(_two_way_minima(features[i], features[j], precision))
 
     pairs = (jnp.asarray(first, jnp.int32), jnp.asarray(second, jnp.int32))
     _, squared = jax.lax.scan(one_pair, None, pairs)
@@ -118,87 +169,71 @@ def all_pair_scores(features: Float[Array, "N M C"]) -> Float[jax.Array, "N R M"
     return safe_sqrt(squared.reshape(-1, features.shape[1])[others])
 
 
-def _ordered_bits(x: jax.Array) -> jax.Array:
-    """The float bits as signed integers in the same order as the floats."""
-    bits = jax.lax.bitcast_convert_type(x, jnp.int64 if x.dtype == jnp.float64 else jnp.int32)
-    return jnp.where(bits < 0, bits ^ jnp.iinfo(bits.dtype).max, bits)
+def panel_scores(
+    queries: Float[Array, "B M C"], references: Float[Array, "T M C"], *, precision: str = "full"
+) -> Float[jax.Array, "B T M"]:
+    """Scores of the patches of a few samples by T samples, in one direction (paper eq. 7).
 
-
-def mean_of_lowest(values: jax.Array, count: int, axis: int) -> jax.Array:
-    """Mean of the `count` lowest values along one axis, exact, ties included.
-
-    A sort of each row is the slow part of scoring many samples. Instead a threshold is found that `count` values do not
-    exceed, by bisection on the bits of the floats between the row's lowest and highest: counting passes, which end as
-    soon as all rows have theirs. Equal values at the threshold share what is left of the count, so that none of them
-    is favoured by its position.
-    """
-    axis %= values.ndim
-    if count == values.shape[axis]:
-        return values.mean(axis=axis)
-    bits = _ordered_bits(jax.lax.stop_gradient(values))
-
-    def narrow(state: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
-        low, high, searching = state
-        middle = (low & high) + ((low ^ high) >> 1)  # the mean, without the overflow of a sum
-        found = jnp.sum(bits <= jnp.expand_dims(middle, axis), axis=axis, dtype=jnp.int32)
-        high = jnp.where(searching & (found >= count), middle, high)
-        low = jnp.where(searching & (found < count), middle + 1, low)
-        return low, high, searching & (found != count) & (low < high)
-
-    low, high = bits.min(axis=axis), bits.max(axis=axis)
-    _, threshold, _ = jax.lax.while_loop(lambda state: jnp.any(state[2]), narrow, (low, high, low < high))
-    threshold = jnp.expand_dims(threshold, axis)
-    below, equal = bits < threshold, bits == threshold
-    num_below = below.sum(axis=axis, dtype=jnp.int32)
-    num_equal = equal.sum(axis=axis, dtype=jnp.int32)  # 0 where the threshold lies between two values
-    share = (count - num_below).astype(values.dtype) / jnp.maximum(num_equal, 1).astype(values.dtype)
-    total = jnp.where(below, values, 0).sum(axis=axis)
-    return (total + share * jnp.where(equal, values, 0).sum(axis=axis)) / count
-
-
-def interval_average(scores: Float[Array, "*batch R"], *, interval: float = 0.3) -> Float[jax.Array, "*batch"]:
-    """Mean of the lowest share of the scores (paper eq. 8).
-
-    Args:
-        scores: Scores of a patch by R >= 1 samples along the last axis.
-        interval: Share that is averaged; K = max(1, floor(R * interval)) values. The released program has no max and
-            returns NaN for fewer than 5 samples of a single modality; here every R >= 1 is defined.
-
-    Returns:
-        The mean of the K lowest, in the dtype of `scores`.
+    What `all_pair_scores` gives where all pairs at once are too many; callers subtract a common mean first.
 
     Raises:
-        ValueError: No scores, an interval outside (0, 1].
+        ValueError: Wrong shapes, an unknown precision.
     """
-    wide, dtype = as_float(scores)
-    if wide.ndim < 1:
-        raise ValueError("scores: expected at least one axis, received a scalar")
-    count = interval_count(wide.shape[-1], interval)
-    rows = wide.reshape(-1, wide.shape[-1])
-    # Turned, so that a step counts many rows side by side, and in parts that stay in the cache meanwhile.
-    whole = len(rows) // _ROWS_AT_ONCE * _ROWS_AT_ONCE
-    parts = rows[:whole].reshape(-1, _ROWS_AT_ONCE, rows.shape[-1])
-    averages = [jax.lax.map(lambda part: mean_of_lowest(part.T, count, axis=0), parts).reshape(-1)] if whole else []
-    averages += [mean_of_lowest(rows[whole:].T, count, axis=0)] if whole < len(rows) or not whole else []
-    return jnp.concatenate(averages).reshape(wide.shape[:-1]).astype(dtype)
+    expect_shape("queries", queries, (None, None, None))
+    expect_shape("references", references, (None, *queries.shape[1:]))
+    _expect_precision(precision)
+    queries, references = same_dtype(queries, references)
+    if precision == "fast" and queries.dtype == jnp.float32:
+        return _in_half(_panel, queries, references)
+    return _panel(queries, references, precision=precision)
 
 
-def mutual_scores(features: Float[Array, "N M C"], *, interval: float = 0.3) -> Float[jax.Array, "N M"]:
+def _panel(queries: jax.Array, references: jax.Array, *, precision: str = "full") -> jax.Array:
+    def one(query: jax.Array) -> jax.Array:
+        by_one = lambda reference: _two_way_minima(query, reference, precision)[0]  # noqa: E731
+        return jax.lax.map(by_one, references)
+
+    return safe_sqrt(jax.lax.map(one, queries))
+
+
+def mutual_scores(
+    features: Float[Array, "N M C"],
+    *,
+    interval: float = 0.3,
+    precision: str = "full",
+    references: int | None = None,
+    seed: int = 0,
+) -> Float[jax.Array, "N M"]:
     """Scores of every patch of N samples by the other samples, one stage (paper eq. 7-8).
 
     Args:
         features: Aggregated tokens of N >= 2 samples.
         interval: Share of the lowest scores that is averaged.
+        precision: One of `PRECISIONS`.
+        references: Score each sample by so many others, see `draw_references`; default all. (Not in the paper.)
+        seed: Of their draw.
 
     Returns:
         Patch scores >= 0 in the dtype of `features`; the mean over the stages (eq. 9) is the caller's. Differentiable.
 
     Raises:
-        ValueError: Wrong shapes, fewer than 2 samples, an interval outside (0, 1].
+        ValueError: Wrong shapes, fewer than 2 samples, an interval outside (0, 1], an unknown precision.
     """
     expect_shape("features", features, (None, None, None))
     dtype = as_float(features)[1]
-    scores = all_pair_scores(features)
+    count = features.shape[0]
+    if references is not None and references < count - 1:
+        drawn = draw_references(count, references, seed=seed)
+        (wide,) = _centered(as_float(features)[0])
+        average = partial(mean_of_lowest, count=interval_count(references, interval), axis=0)
+        scorers = wide[drawn.samples]
+
+        def one(sample: tuple[jax.Array, jax.Array]) -> jax.Array:
+            tokens, columns = sample
+            return average(panel_scores(tokens[None], scorers, precision=precision)[0][columns])
+
+        return jax.lax.map(one, (wide, jnp.asarray(drawn.columns))).astype(dtype)
+    scores = all_pair_scores(features, precision=precision)
     average = partial(mean_of_lowest, count=interval_count(scores.shape[1], interval), axis=0)
     # One sample after the other: its scores stay in the cache while they are counted over and over.
     return jax.lax.map(average, scores).astype(dtype)

@@ -6,8 +6,11 @@ config = Config.released(modality="rgb", image_backbone=weights.load("dino-vitb8
 results = pipeline.score(samples, config)
 """
 
-from collections.abc import Iterable, Sequence, Sized
-from typing import NamedTuple
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterable, Sequence, Sized
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +20,14 @@ from jaxtyping import Float, Int
 from musc_jax.config import Config
 from musc_jax.crossmodal import multimodal_scores
 from musc_jax.data.sample import Sample
+from musc_jax.feature_store import FeatureStore, StoredArray
 from musc_jax.features import Features, Progress, extract, patches_of_groups
 from musc_jax.maps import point_map, upsample_grid
+from musc_jax.memory import Plan, Tokens, plan_memory, usable_memory
 from musc_jax.mutual import mutual_scores
 from musc_jax.programs import Programs
 from musc_jax.rescoring import rescore
+from musc_jax.streaming import stream_scores
 from musc_jax.subsets import divide
 
 
@@ -45,32 +51,70 @@ class Results(NamedTuple):
     patch_scores: PatchScores
 
 
+def plan_for(config: Config, count: int, budget: int) -> Plan:
+    """What stays where while `count` samples are scored in `budget` bytes.
+
+    Raises:
+        BudgetError: Not even the smallest plan fits.
+    """
+    modalities = []
+    assert config.image_size is not None
+    assert config.blocks is not None
+    stages = len(config.blocks) * (len(config.aggregation.degrees) if config.variant == "v1" else 1)
+    if config.image_backbone is not None and config.uses_images:
+        tokens = (config.image_size // config.image_backbone.patch_size) ** 2
+        modalities.append(Tokens(tokens, config.image_backbone.module.config.width, stages))
+    if config.point_backbone is not None and config.uses_points:
+        width = config.point_backbone.module.config.width
+        modalities.append(Tokens(config.grouping.num_groups, width, stages))
+    return plan_memory(count, modalities, size=config.image_size, budget=budget, references=config.scoring.references)
+
+
+def _on_device(stage: jax.Array | StoredArray) -> jax.Array:
+    return jnp.asarray(stage.load()) if isinstance(stage, StoredArray) else stage
+
+
 def score_patches(
-    features: Features, config: Config, programs: Programs, *, progress: Progress | None = None
+    features: Features,
+    config: Config,
+    programs: Programs,
+    *,
+    plan: Plan | None = None,
+    progress: Progress | None = None,
 ) -> PatchScores:
-    """Mutual scores of all patches, averaged over the stages (paper III-C)."""
+    """Mutual scores of all patches, averaged over the stages (paper III-C); by `plan`, default a stage at once."""
     interval = 1.0 if "ia" in config.ablate else config.scoring.interval
     image, points = features.image, features.points
     count = len((image or points).stages)  # type: ignore[union-attr]
     total: tuple[jax.Array, ...] | None = None
+    patches = patches_of_groups(features, config) if image and points else None
+    options: dict[str, Any] = {
+        "interval": interval,
+        "precision": config.scoring.precision,
+        "references": config.scoring.references,
+        "seed": config.scoring.seed,
+    }
+    both: dict[str, Any] = {
+        "variant": config.variant,
+        "enhancement": "cae" not in config.ablate,
+        "trust": "trust" not in config.ablate,
+    }
     for stage in range(count):
-        if image and points:
-            scores = programs.run(
-                "mutual scoring",
-                multimodal_scores,
-                image.stages[stage],
-                points.stages[stage],
-                patches_of_groups(features, config),
-                interval=interval,
-                variant=config.variant,
-                enhancement="cae" not in config.ablate,
-                trust="trust" not in config.ablate,
-            )
+        own = [modality.stages[stage] for modality in (image, points) if modality]
+        scores: Sequence[jax.Array]
+        if plan is not None and not plan.whole_stages:
+            part: Callable | None = None
+            if progress:
+                part = lambda done, size, stage=stage: progress("mutual scoring", stage * size + done, count * size)  # noqa: E731
+            extra = both if patches is not None else {}
+            scores = stream_scores(own, patches, plan, programs, progress=part, **options, **extra)
+        elif patches is not None:
+            arrays = (*map(_on_device, own), patches)
+            scores = programs.run("mutual scoring", multimodal_scores, *arrays, **options, **both)
         else:
-            own = (image or points).stages[stage]  # type: ignore[union-attr]
-            scores = (programs.run("mutual scoring", mutual_scores, own, interval=interval),)
-        total = scores if total is None else tuple(a + b for a, b in zip(total, scores, strict=True))
-        if progress:
+            scores = (programs.run("mutual scoring", mutual_scores, _on_device(own[0]), **options),)
+        total = tuple(scores) if total is None else tuple(a + b for a, b in zip(total, scores, strict=True))
+        if progress and (plan is None or plan.whole_stages):
             progress("mutual scoring", stage + 1, count)
     assert total is not None
     mean = [x / count for x in total]
@@ -131,7 +175,11 @@ def salient_features(features: Features, scores: PatchScores) -> Float[jax.Array
     for modality, own in ((features.image, scores.image), (features.points, scores.points)):
         if modality is not None and own is not None:
             stage = modality.stages[max(0, len(modality.stages) - 2)]
-            parts.append(stage[jnp.arange(len(own)), jnp.argmax(own, axis=1)])
+            best = jnp.argmax(own, axis=1)
+            if isinstance(stage, StoredArray):
+                parts.append(jnp.asarray(np.stack([stage[i][token] for i, token in enumerate(np.asarray(best))])))
+            else:
+                parts.append(stage[jnp.arange(len(own)), best])
     return jnp.concatenate(parts, axis=1)
 
 
@@ -165,6 +213,7 @@ def score_features(
     programs: Programs,
     *,
     parts: Sequence[Int[np.ndarray, " _"]] | None = None,
+    plan: Plan | None = None,
     progress: Progress | None = None,
 ) -> Results:
     """Scores samples whose features are extracted, all by each other or part by part.
@@ -176,19 +225,20 @@ def score_features(
         programs: Compiles and times.
         parts: Indices of the samples that score each other, see `musc_jax.subsets`; each part is scored, re-scored and
             mapped by itself. Samples in no part are left out. Default: one part with all.
+        plan: How many samples are scored at once, see `plan_for`.
         progress: Called with (stage, done, total).
 
     Returns:
         Results of the samples that are in a part, in the order of `samples`.
     """
     if parts is None or (len(parts) == 1 and len(parts[0]) == len(samples)):
-        patch_scores = score_patches(features, config, programs, progress=progress)
+        patch_scores = score_patches(features, config, programs, plan=plan, progress=progress)
         maps = make_maps(features, patch_scores, config, programs, progress=progress)
         return Results(list(samples), *classify(features, patch_scores, maps, config, programs), maps, patch_scores)
     found = []
     for done, part in enumerate(parts, start=1):
         own = jax.tree.map(lambda array, part=part: array[part], features)
-        found.append(score_features(own, [samples[i] for i in part], config, programs))
+        found.append(score_features(own, [samples[i] for i in part], config, programs, plan=plan))
         if progress:
             progress("scoring", done, len(parts))
     order = np.argsort(np.concatenate(parts))
@@ -216,6 +266,8 @@ def score(
     subsets: int = 1,
     batch_size: int | None = None,
     seed: int = 0,
+    memory_bytes: int | None = None,
+    scratch_dir: Path | str | None = None,
     programs: Programs | None = None,
     progress: Progress | None = None,
 ) -> Results:
@@ -227,6 +279,10 @@ def score(
         subsets: Divide the samples at random into so many parts that are scored apart (paper, Table I).
         batch_size: Or into parts of so many samples (Table VII); default all together.
         seed: Of the division.
+        memory_bytes: What features, scores and maps may take; default most of what is free. Beyond that features go to
+            a temporary folder, and few samples are scored at a time. Without effect where nobody knows how many samples
+            there are (a generator).
+        scratch_dir: Where that folder is made; default the system's.
         programs: Pass one object to several calls to compile once and to read the times; by default a new one.
         progress: Called with (stage, done, total).
 
@@ -235,11 +291,18 @@ def score(
 
     Raises:
         ConfigError: Options that contradict each other or a missing backbone.
-        ValueError: Fewer than 2 samples, or one that does not fit; names the sample.
+        ValueError: Fewer than 2 samples, or one that does not fit; names the sample. `BudgetError`: too little memory.
     """
     config = config.resolved()
     programs = programs or Programs()
     total = len(samples) if isinstance(samples, Sized) else None
-    features, seen = extract(samples, config, programs, total=total, progress=progress)
-    parts = divide(len(seen), subsets=subsets, batch_size=batch_size, seed=seed)
-    return score_features(features, seen, config, programs, parts=parts, progress=progress)
+    plan = None
+    if total is not None and total > 1:
+        plan = plan_for(config, total, usable_memory() if memory_bytes is None else memory_bytes)
+    with contextlib.ExitStack() as stack:
+        store = None
+        if plan is not None and plan.on_disk:
+            store = FeatureStore(Path(stack.enter_context(tempfile.TemporaryDirectory(dir=scratch_dir))))
+        features, seen = extract(samples, config, programs, total=total, progress=progress, store=store)
+        parts = divide(len(seen), subsets=subsets, batch_size=batch_size, seed=seed)
+        return score_features(features, seen, config, programs, parts=parts, plan=plan, progress=progress)

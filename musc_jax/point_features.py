@@ -1,5 +1,6 @@
 """Point maps to tokens: groups, encoder and neighbourhood aggregation (paper III-A and III-B)."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from musc_jax._arrays import join_stages
 from musc_jax.aggregation import snamd_points
 from musc_jax.config import Config
+from musc_jax.feature_store import FeatureStore, StoredArray, StoreWriter
 from musc_jax.grouping import iterative_point_grouping
 from musc_jax.programs import Programs
 from musc_jax.sampling import farthest_point_sampling
@@ -19,10 +21,10 @@ from musc_jax.sampling import farthest_point_sampling
 class PointFeatures(NamedTuple):
     """Aggregated group tokens of N samples, and where the groups lie."""
 
-    stages: list[Float[jax.Array, "N G C"]]
-    points: Float[np.ndarray, "N P 3"]
+    stages: Sequence[Float[jax.Array, "N G C"] | StoredArray]
+    points: Float[np.ndarray, "N P 3"] | StoredArray
     """All pixels of the point maps, centred and scaled to the unit sphere; 0 where there is no point."""
-    valid: Bool[np.ndarray, "N P"]
+    valid: Bool[np.ndarray, "N P"] | StoredArray
     centers: Float[jax.Array, "N G 3"]
     center_pixels: Int[jax.Array, "N G"]
     """Flat pixel of each group's centre."""
@@ -123,8 +125,10 @@ def _aggregate_points(
 class PointExtractor:
     """Groups, encodes and aggregates one cloud at a time; every cloud is a full grid with a mask: one program."""
 
-    def __init__(self, config: Config, programs: Programs) -> None:
-        self._config, self._programs = config, programs
+    def __init__(self, config: Config, programs: Programs, store: FeatureStore | None = None) -> None:
+        self._config, self._programs, self._store = config, programs, store
+        self._writers: Sequence[StoreWriter] = ()
+        self._cloud_writers: Sequence[StoreWriter] = ()
         self._stages: list[tuple[jax.Array, ...]] = []
         self._clouds: list[tuple] = []
 
@@ -184,11 +188,24 @@ class PointExtractor:
             variant=config.variant,
             similarity_weighting="swpooling" not in config.ablate,
         )
-        self._stages.append(stages)
-        self._clouds.append((points, valid, centers, pixels, curvature))
+        if self._store is None:
+            self._stages.append(stages)
+            self._clouds.append((points, valid, centers, pixels, curvature))
+            return
+        if not self._writers:
+            self._writers = self._store.writers("points", len(stages), with_mean=True)
+            self._cloud_writers = self._store.writers("cloud", 2)
+        for writer, array in zip((*self._writers, *self._cloud_writers), (*stages, points, valid), strict=True):
+            writer.append(np.asarray(array)[None])
+        self._clouds.append((centers, pixels, curvature))
 
     def finish(self) -> PointFeatures:
         """Puts all samples together."""
+        if self._store is not None:
+            columns = (jnp.stack(column) for column in zip(*self._clouds, strict=True))
+            stored = [writer.finish() for writer in self._writers]
+            clouds, masks = (writer.finish() for writer in self._cloud_writers)
+            return PointFeatures(stored, clouds, masks, *columns)
         points, valid, *groups = zip(*self._clouds, strict=True)
         return PointFeatures(
             join_stages(self._stages, jnp.stack),

@@ -29,21 +29,22 @@ class Programs:
         """How many programs were compiled."""
         return len(self._compiled)
 
-    def run(self, stage: str, function: Callable, *args: Any, **static: Any) -> Any:
+    def run(self, stage: str, function: Callable, *args: Any, donate: tuple[int, ...] = (), **static: Any) -> Any:
         """Calls `function(*args, **static)` compiled, waits for the result and books the time under `stage`.
 
         Args:
             stage: Name the time is booked under.
             function: A pure function; the same object must be passed each time for its program to be found again.
             args: Arrays and trees of arrays.
+            donate: Positions of those whose memory the result may take; they cannot be used again.
             static: Hashable options the program is compiled for.
         """
         leaves, structure = jax.tree.flatten(args)
         shapes = tuple((x.shape, str(x.dtype)) for x in leaves)
-        key = (function, structure, shapes, tuple(sorted(static.items())))
+        key = (function, structure, shapes, donate, tuple(sorted(static.items())))
         if key not in self._compiled:
             started = time.perf_counter()
-            jitted = jax.jit(function, static_argnames=tuple(static))
+            jitted = jax.jit(function, static_argnames=tuple(static), donate_argnums=donate)
             self._compiled[key] = jitted.lower(*args, **static).compile()
             self.compile_seconds += time.perf_counter() - started
         with self.timed(stage):

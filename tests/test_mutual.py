@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import musc_jax
+from musc_jax.subsets import draw_references
 
 
 def naive_pairs(features):
@@ -193,3 +194,43 @@ def test_a_broken_sample_is_no_perfect_match(rng):
 def test_bad_arguments_are_named(rng, call, message):
     with pytest.raises(ValueError, match=message):
         call(units(rng, 3, 4, 5))
+
+
+@pytest.mark.parametrize("references", [1, 3, 7, 8, 20])
+def test_few_references_by_hand(rng, references):
+    features = units(rng, 9, 11, 7)
+    pairs = naive_pairs(features)
+    drawn = draw_references(9, references, seed=5)
+    want = []
+    for i in range(9):
+        others = [j for j in range(9) if j != i]
+        rows = pairs[i][[others.index(j) for j in drawn.samples[drawn.columns[i]]]]
+        want.append(np.sort(rows, axis=0)[: max(1, int(len(rows) * 0.3))].mean(0))
+    np.testing.assert_allclose(m.mutual_scores(features, references=references, seed=5), want, atol=1e-5)
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("accurate", 1e-6), ("fast", 2e-3)])
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 3e5])
+def test_precisions(rng, precision, bound, scale):
+    """bfloat16 keeps 8 bits of unit vectors that were centred: 0.1 % of the median distance (PERF a.6)."""
+    features = scale * units(rng, 6, 40, 64)
+    full = np.asarray(m.mutual_scores(features))
+    got = np.asarray(m.mutual_scores(features, precision=precision))
+    assert np.abs(got - full).max() <= bound * np.median(full)
+    assert np.any(got != full) or precision == "accurate"
+    references = np.asarray(m.mutual_scores(features, precision=precision, references=5))
+    np.testing.assert_allclose(references, got, rtol=1e-6 if precision == "accurate" else 2 * bound)
+
+
+def test_fast_distances_are_those_of_the_rounded_tokens(rng):
+    """Near copies: the distance of the rounded tokens can be off, but never below 0 and never without bound."""
+    one = units(rng, 1, 30, 16)
+    features = np.concatenate([one, one + 1e-4 * units(rng, 1, 30, 16), one])
+    got = np.asarray(m.mutual_scores(features, precision="fast", interval=1.0))
+    assert (got >= 0).all()
+    assert got.max() < 2 * 16**0.5 * 2**-8
+
+
+def test_an_unknown_precision_is_refused(rng):
+    with pytest.raises(ValueError, match="precision: expected one of full, accurate, fast"):
+        musc_jax.mutual_scores(units(rng, 3, 4, 4), precision="half")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musc_jax.subsets import divide, thin_out
+from musc_jax.subsets import divide, draw_references, thin_out
 
 
 @given(st.integers(2, 60), st.integers(1, 12), st.integers(0, 3))
@@ -67,3 +67,25 @@ def test_defective_samples_stay_and_a_share_of_the_good_ones(ratio, good):
 def test_a_ratio_beyond_one_is_refused():
     with pytest.raises(ValueError, match="expected 0 to 1"):
         thin_out([0, 1], 1.5)
+
+
+@given(st.integers(2, 40), st.integers(1, 50), st.integers(0, 3))
+def test_references_are_others_and_as_many_as_asked_for(count, references, seed):
+    drawn = draw_references(count, references, seed=seed)
+    expected = min(references, count - 1)
+    assert len(drawn.samples) == expected + 1
+    assert drawn.columns.shape == (count, expected)
+    for sample in range(count):
+        scorers = drawn.samples[drawn.columns[sample]]
+        assert len(set(scorers)) == expected
+        assert sample not in scorers
+
+
+def test_references_are_drawn_by_the_seed():
+    first, again, other = (draw_references(100, 20, seed=seed).samples for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    with pytest.raises(ValueError, match="expected at least 1"):
+        draw_references(10, 0)
+    with pytest.raises(ValueError, match="N = 1"):
+        draw_references(1, 3)

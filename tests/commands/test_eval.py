@@ -150,6 +150,30 @@ def test_subsets_are_repeated_over_seeds(run, monkeypatch):
     assert "finished before" not in err
 
 
+@pytest.mark.parametrize("modality", ["rgb", "rgb+points"])
+def test_little_memory_gives_the_same_numbers(run, tmp_path, modality, monkeypatch):
+    import musc_jax.memory as memory
+
+    monkeypatch.setattr(memory, "_PROGRAMS", 0)  # small as it is, it would be most of what these samples need
+    free = run(f"--modality={modality}", output=tmp_path / "free")
+    capped = run(f"--modality={modality}", "--memory_gb=0.00014", output=tmp_path / "capped")
+    assert "features on the device" in free[2]
+    assert "of features on disk, scoring " in capped[2]
+    assert not list((tmp_path / "cache" / "features").iterdir())
+    for category in ("Apple", "Berry"):
+        for one, other in zip(read_scores(free[3] / category), read_scores(capped[3] / category), strict=True):
+            assert float(one["max_score"]) == pytest.approx(float(other["max_score"]), rel=1e-4)
+    run_json = json.loads((capped[3] / "run.json").read_text())
+    assert run_json["peak_memory_bytes"]["host"] > 1e8
+
+
+def test_few_references_and_fast_products(run, tmp_path):
+    code, _, _, folder = run("--references=2", "--precision=fast", "--modality=rgb")
+    assert code == 0
+    scoring = json.loads((folder / "run.json").read_text())["config"]["scoring"]
+    assert scoring == {"interval": 0.3, "precision": "fast", "references": 2, "seed": 0}
+
+
 def test_small_batches_and_fewer_good_samples(run):
     code, _, _, folder = run("--batch_size=3", "--normal_ratio=1/2", "--seeds=2", "--modality=rgb")
     assert code == 0
@@ -290,6 +314,9 @@ def test_bad_samples_are_left_out_on_request(run, tmp_path):
         (("--group_size=2000",), "fewer than"),
         (("stray",), "stray"),
         (("--subsets=0",), "--subsets"),
+        (("--references=0",), "--references"),
+        (("--memory_gb=0",), "--memory_gb"),
+        (("--memory_gb=0.00001",), "raise --memory_gb"),
         (("--batch_size=1",), "--batch_size"),
         (("--subsets=2", "--batch_size=3"), "received both"),
         (("--normal_ratio=2",), "--normal_ratio"),

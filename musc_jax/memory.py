@@ -1,0 +1,179 @@
+"""What stays where: decided before work starts, from the sizes that are known and the memory that is free."""
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+# Of the memory that is free, what is planned with; the rest is for what cannot be foreseen.
+_USABLE = 0.8
+# At the most so many samples go through a step at once: more would not make it faster.
+_LARGEST_PANEL = 32
+_FLOAT = 4
+# Compiling takes some tens of megabytes.
+_PROGRAMS = 50_000_000
+
+
+class Tokens(NamedTuple):
+    """Features of one modality: `stages` arrays (N, tokens, channels)."""
+
+    tokens: int
+    channels: int
+    stages: int
+
+
+class Plan(NamedTuple):
+    """What stays where while a category is scored.
+
+    Attributes:
+        on_disk: Whether features go to the disk as they are extracted, or stay on the device.
+        whole_stages: Whether all pairs of a stage are scored at once; else `panel` samples by all, `chunk` at a time.
+        panel: Samples that are scored at once.
+        chunk: Samples that score them at once.
+        bytes: What all this takes at its peak, beside the program and the backbones.
+        budget: What it may take.
+        disk_bytes: What goes to the disk.
+    """
+
+    on_disk: bool
+    whole_stages: bool
+    panel: int
+    chunk: int
+    bytes: int
+    budget: int
+    disk_bytes: int
+
+    def describe(self) -> str:
+        """One line for people."""
+        where = f"{_gb(self.disk_bytes)} of features on disk" if self.on_disk else "features on the device"
+        how = "a stage at once" if self.whole_stages else f"{self.panel} samples by {self.chunk} at a time"
+        return f"memory: {where}, scoring {how}; about {_gb(self.bytes)} of {_gb(self.budget)}"
+
+
+class BudgetError(ValueError):
+    """Not even the smallest plan fits; says what would."""
+
+
+def plan_memory(count: int, modalities: list[Tokens], *, size: int, budget: int, references: int | None = None) -> Plan:
+    """Choose where features stay and how many samples are scored at once.
+
+    Args:
+        count: N.
+        modalities: What each gives.
+        size: Side of the anomaly maps in pixels; those and the pictures stay in memory in any case.
+        budget: Bytes that may be used.
+        references: R, where not all others score.
+
+    Raises:
+        BudgetError: Not even one sample at a time fits.
+    """
+    scorers = count if references is None else min(references + 1, count)
+    stages = max(m.stages for m in modalities)
+    one_stage = sum(count * m.tokens * m.channels for m in modalities) * _FLOAT
+    features = one_stage * stages
+    tokens = sum(m.tokens for m in modalities)
+    # Pictures, masks, maps and a copy of these while they are judged; the same whatever the plan.
+    always = _PROGRAMS + count * size * size * (3 + 1 + 3 * _FLOAT)
+    # As they come out of the products, in the order of the samples, and their square roots.
+    scores = 3 * count * (scorers - 1) * tokens * _FLOAT
+    # One stage is there twice: when its parts are put together, and when the mean is subtracted.
+    whole = always + features + one_stage + scores
+    if references is None and whole <= budget:
+        return Plan(False, True, count, count, whole, budget, 0)
+    if references is not None and always + features + one_stage <= budget:
+        panel, chunk, needed = _panels(count, scorers, modalities, budget - always - features)
+        if panel:
+            return Plan(False, False, panel, chunk, always + features + needed, budget, 0)
+    staged = always + 2 * one_stage + scores
+    if references is None and staged <= budget:
+        return Plan(True, True, count, count, staged, budget, features)
+    panel, chunk, needed = _panels(count, scorers, modalities, budget - always)
+    if not panel:
+        raise BudgetError(
+            f"memory: {count} samples of {size} x {size} pixels need {_gb(always + needed)} at least, {_gb(budget)} "
+            "may be used; raise --memory_gb, or take fewer samples, a smaller image size, or --references"
+        )
+    return Plan(True, False, panel, chunk, always + needed, budget, features)
+
+
+def _panels(count: int, scorers: int, modalities: list[Tokens], budget: int) -> tuple[int, int, int]:
+    """(samples scored at once, samples that score at once, bytes); 0 samples and the bytes of one if nothing fits."""
+    sample = max(m.tokens * m.channels for m in modalities) * _FLOAT
+    tokens = sum(m.tokens for m in modalities)
+    # Its tokens twice (as read, centred), its scores by all twice: as found, and those that count.
+    row = 2 * sample + 2 * scorers * tokens * _FLOAT
+    # Those that score: as read, on the device, centred; and where they do not stay, the two that are read ahead.
+    resident, passing = 3 * scorers * sum(m.tokens * m.channels for m in modalities) * _FLOAT, 5 * sample
+    for chunk, needed in ((scorers, resident), *((chunk, chunk * passing) for chunk in (16, 8, 4, 2, 1))):
+        panel = min((budget - needed) // row, _LARGEST_PANEL, count)
+        # Reading all others again for hardly any samples would take for ever; fewer at a time are better then.
+        if panel >= min(8, count) or (panel >= 1 and chunk == 1):
+            return int(panel), min(chunk, scorers), int(panel * row + needed)
+    return 0, 0, row + passing
+
+
+def usable_memory() -> int:
+    """Bytes on the first device that may be planned with: the share `_USABLE` of what is free.
+
+    On a CPU that is the machine's memory, or what its container is allowed.
+    """
+    device = jax.local_devices()[0]
+    statistics = device.memory_stats() if device.platform != "cpu" else None
+    if statistics and "bytes_limit" in statistics:
+        return int(_USABLE * (statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)))
+    return int(_USABLE * min(_free_of_machine(), _free_of_container()))
+
+
+def _free_of_machine() -> int:
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return 8 << 30  # a modest guess where the system does not say
+
+
+def _free_of_container() -> int:
+    for limit, usage in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):
+        try:
+            return max(0, int(Path(limit).read_text()) - int(Path(usage).read_text()))
+        except (OSError, ValueError):  # "max" where there is no limit
+            continue
+    return sys.maxsize
+
+
+def return_freed_memory() -> None:
+    """Makes the C library give large arrays back to the system when they are freed. For entry points, not libraries.
+
+    glibc raises its threshold for that with every large array it sees, up to 32 MB, and keeps what is smaller in arenas
+    of each thread: a process then grows to several times what it holds.
+    """
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    threshold = -3  # M_MMAP_THRESHOLD
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(threshold, 1 << 20)
+
+
+def peak_memory() -> dict[str, int]:
+    """The most memory so far in bytes: of this process, and of the first device where it says."""
+    import resource  # not on Windows
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    found = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in statistics:
+        found["device"] = int(statistics["peak_bytes_in_use"])
+    return found
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.2f} GB" if size < 1e10 else f"{size / 1e9:.0f} GB"

@@ -1,0 +1,80 @@
+"""One of the two processes of `test_distributed.py`: `one_of_two.py CASE FILE --coordinator=... ...`."""
+
+import os
+import sys
+import time
+
+import jax
+import numpy as np
+from absl import flags
+
+from launch import command, distributed
+from musc_jax import sharding
+from musc_jax.config import ConfigError
+
+
+def features():
+    rng = np.random.default_rng(0)
+    arrays = rng.normal(size=(7, 9, 6)).astype(np.float32), rng.normal(size=(7, 12, 5)).astype(np.float32)
+    return *arrays, rng.integers(0, 9, (7, 12)).astype(np.int32)
+
+
+def scores(file):
+    """What a run does: each process has its own samples' features, and all get all scores."""
+    mesh = sharding.make_mesh()
+    own = sharding.samples_of_process(7, mesh)
+    arrays = features()
+    image, points, patch = (sharding.to_global(x[own.start : own.stop], 7, mesh) for x in arrays)
+    found = jax.jit(lambda *a: sharding.sharded_multimodal_scores(*a, mesh, count=7))(image, points, patch)
+    names = distributed.gather_list([f"sample {i}" for i in own])
+    first = distributed.agreed(distributed.is_first())
+    whole = distributed.gather(image)
+    distributed.barrier("scored")
+    file = f"{file}_{jax.process_index()}.npz"
+    np.savez(file, image=found[0], points=found[1], names=names, first=first, whole=whole, own=[own.start, own.stop])
+
+
+def while_others_wait(_):
+    distributed.barrier("before")
+    if jax.process_index() == 1:
+        os._exit(3)
+    distributed.barrier("after")
+
+
+def bad_input(_):
+    distributed.barrier("before")
+    if jax.process_index() == 0:
+        raise ConfigError("a file of the first process alone is broken")
+    while True:
+        distributed.barrier("after")
+
+
+def defect(_):
+    distributed.barrier("before")
+    if jax.process_index() == 1:
+        raise KeyError("a defect of the second process")
+    distributed.barrier("after")
+
+
+def while_others_compute(_):
+    if jax.process_index() == 0:
+        time.sleep(1)
+        os._exit(3)
+    time.sleep(100)
+
+
+def silent(_):
+    if jax.process_index() == 1:
+        os._exit(3)
+    time.sleep(100)
+
+
+def main(argv):
+    case, file = argv[1:]
+    work = distributed.together(lambda: globals()[case](file), heartbeat_seconds=4 if case == "silent" else 30)
+    bad = (ConfigError, distributed.LostProcessError)
+    return distributed.leave(command.execute(argv[:1], work, bad, interrupted="interrupted"))
+
+
+if __name__ == "__main__":
+    sys.exit(main(flags.FLAGS(sys.argv)))

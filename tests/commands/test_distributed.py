@@ -1,0 +1,176 @@
+"""Two processes on this machine: they score as one, and none is left waiting for another that died."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from one_of_two import features
+
+import musc_jax
+from launch import distributed
+from musc_jax.config import ConfigError
+
+
+def run_two(case, file=""):
+    """(exit codes, messages, seconds) of both."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    script = Path(__file__).with_name("one_of_two.py")
+    devices = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
+    settings = os.environ | devices | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    started = time.monotonic()
+    processes = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                script,
+                case,
+                file,
+                f"--coordinator=127.0.0.1:{port}",
+                "--num_processes=2",
+                f"--process_id={i}",
+            ],
+            env=settings,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    try:
+        messages = [process.communicate(timeout=90)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [process.returncode for process in processes], messages, time.monotonic() - started
+
+
+def test_two_processes_score_as_one(tmp_path):
+    codes, messages, _ = run_two("scores", str(tmp_path / "found"))
+    assert codes == [0, 0], messages
+    assert "process 1 of 2, with 2 of 4 devices" in messages[1]
+    image, points, patch = features()
+    want = jax.jit(musc_jax.multimodal_scores)(image, points, patch)
+    for process, own in enumerate([(0, 4), (4, 7)]):
+        with np.load(tmp_path / f"found_{process}.npz") as found:
+            np.testing.assert_allclose(found["image"], want[0], atol=1e-5)
+            np.testing.assert_allclose(found["points"], want[1], atol=1e-5)
+            np.testing.assert_array_equal(found["names"], [f"sample {i}" for i in range(7)])
+            np.testing.assert_array_equal(found["whole"][:7], image)
+            assert tuple(found["own"]) == own
+            assert found["first"]
+
+
+@pytest.mark.parametrize(
+    ("case", "codes", "who", "message"),
+    [
+        ("while_others_wait", (2, 3), 0, "error: process 0 of 2: another process ended or cannot be reached"),
+        ("while_others_compute", (3, -6), 1, "most likely indicates that another task died"),
+        ("silent", (-6, 3), 0, "most likely indicates that another task died"),
+        ("defect", (2, 1), 1, "KeyError: 'a defect of the second process'"),
+    ],
+)
+def test_a_process_that_ends_ends_the_others(case, codes, who, message):
+    got, messages, seconds = run_two(case)
+    assert tuple(got) == codes, messages
+    assert message in messages[who]
+    assert seconds < 60
+
+
+@pytest.fixture
+def given():
+    with flagsaver.flagsaver():
+
+        def parse(*arguments):
+            flags.FLAGS.unparse_flags()
+            flags.FLAGS(["test", *arguments])
+
+        yield parse
+
+
+ALL = {"coordinator": "10.0.0.1:1234", "num_processes": "2", "process_id": "1"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"process_id": None}, "all three or none, --process_id missing"),
+        ({"coordinator": None, "process_id": None}, "--coordinator, --process_id missing"),
+        ({"coordinator": "10.0.0.1"}, "--coordinator: expected address:port"),
+        ({"coordinator": ":1234"}, "--coordinator: expected address:port"),
+        ({"coordinator": "host:99999"}, "--coordinator: expected address:port"),
+        ({"num_processes": "0"}, "--num_processes: expected at least 1, received 0"),
+        ({"process_id": "2"}, "--process_id: expected 0 to 1 with --num_processes=2, received 2"),
+        ({"process_id": "-1"}, "--process_id: expected 0 to 1"),
+    ],
+)
+def test_flags_are_checked(given, changes, message):
+    given(*(f"--{name}={value}" for name, value in (ALL | changes).items() if value is not None))
+    with pytest.raises(ConfigError, match=message):
+        distributed.start()
+
+
+SLURM = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_STEP_NODELIST": "node[001-002]",
+    "SLURM_NTASKS": "2",
+    "SLURM_PROCID": "1",
+    "SLURM_LOCALID": "0",
+}
+MPI = {"OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://10.96.0.1:34911", "OMPI_COMM_WORLD_SIZE": "2"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "alone"),
+    [
+        ({}, False),  # JAX is asked, and recognises nothing
+        (SLURM, False),
+        (SLURM | {"SLURM_NTASKS": "1"}, True),
+        (SLURM | {"SLURM_STEP_NUM_TASKS": "1"}, True),  # the shell of salloc, one step inside of it
+        (MPI, False),
+        (MPI | {"OMPI_COMM_WORLD_SIZE": "1"}, True),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, True),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}, False),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "TPU_WORKER_HOSTNAMES": "a,b"}, False),
+    ],
+)
+def test_who_is_alone(environment, alone):
+    assert distributed._is_alone(environment) == alone
+
+
+def test_a_cluster_is_recognised_as_jax_does(given, monkeypatch):
+    """Slurm's variables lead to its first node; nothing leads nowhere."""
+    given()
+    asked = []
+    monkeypatch.setattr(distributed, "_initialize", lambda **parameters: asked.append(parameters))
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    assert not distributed.start()  # the runtime was not really started: one process
+    (parameters,) = asked
+    assert set(parameters) == {"heartbeat_timeout_seconds", "shutdown_timeout_seconds"}
+    assert parameters["heartbeat_timeout_seconds"] < 60
+
+
+def test_alone_nothing_is_started(given, monkeypatch):
+    """In a process of its own, as JAX must not have touched a device."""
+    code = (
+        "import jax; from absl import flags; from launch import distributed as d; flags.FLAGS(['t']);"
+        "assert not d.start(); assert not jax.distributed.is_initialized();"
+        "assert d.is_first() and d.agreed(True) and not d.agreed(False) and d.gather_list([1]) == [1];"
+        "d.barrier('x'); assert d.leave(2) == 2"
+    )
+    for name in list(os.environ):
+        if name.startswith(("SLURM_", "OMPI_", "KUBERNETES_", "JAX_COORDINATOR")):
+            monkeypatch.delenv(name)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr

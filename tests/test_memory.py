@@ -1,0 +1,154 @@
+"""What stays where: the plan, features on disk, scoring a few at a time; the same numbers, less memory."""
+
+import json
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from musc_jax.crossmodal import multimodal_scores
+from musc_jax.feature_store import FeatureStore
+from musc_jax.memory import BudgetError, Plan, Tokens, plan_memory
+from musc_jax.mutual import mutual_scores
+from musc_jax.programs import Programs
+from musc_jax.streaming import stream_scores
+
+
+@given(
+    st.integers(2, 300), st.integers(1, 900), st.integers(1, 768), st.integers(1, 4), st.floats(1e6, 1e10),
+    st.none() | st.integers(1, 40),
+)  # fmt: skip
+def test_a_plan_keeps_to_its_budget_or_says_so(count, tokens, channels, stages, budget, references):
+    modalities = [Tokens(tokens, channels, stages)]
+    try:
+        plan = plan_memory(count, modalities, size=32, budget=int(budget), references=references)
+    except BudgetError:
+        return
+    assert plan.bytes <= plan.budget
+    assert 1 <= plan.panel <= count
+    assert 1 <= plan.chunk <= count
+    assert plan.disk_bytes == (4 * count * tokens * channels * stages if plan.on_disk else 0)
+
+
+def test_plans_from_plenty_to_nothing():
+    modalities = [Tokens(1369, 1024, 3)]
+    plans = [plan_memory(200, modalities, size=518, budget=int(gb * 1e9)) for gb in (20, 4.5, 1.5)]
+    assert [(plan.on_disk, plan.whole_stages) for plan in plans] == [(False, True), (True, True), (True, False)]
+    with pytest.raises(BudgetError, match=r"0\.10 GB may be used; raise --memory_gb"):
+        plan_memory(200, modalities, size=518, budget=10**8)
+    assert plans[0].describe().startswith("memory: features on the device, scoring a stage at once; about ")
+
+
+def test_arrays_come_back_from_disk(tmp_path, rng):
+    store = FeatureStore(tmp_path)
+    values = rng.normal(size=(7, 5, 3)).astype(np.float32)
+    writer = store.writer("features", with_mean=True)
+    writer.append(values[:2])
+    writer.append(jnp.asarray(values[2:]))
+    stored = writer.finish()
+    assert stored.shape == (7, 5, 3)
+    np.testing.assert_array_equal(stored.load(), values)
+    np.testing.assert_array_equal(stored.rows(np.array([6, 0, 6])), values[[6, 0, 6]])
+    np.testing.assert_array_equal(stored[3], values[3])
+    np.testing.assert_allclose(stored.mean, values.mean((0, 1)), atol=1e-6)
+    some = stored[np.array([5, 1, 2])]
+    assert some.shape == (3, 5, 3)
+    np.testing.assert_array_equal(some[np.array([2, 0])].load(), values[[2, 5]])
+    with pytest.raises(ValueError, match="features is there already"):
+        store.writer("features")
+    (tmp_path / "features").write_bytes(b"")
+    with pytest.raises(OSError, match="is shorter than it was written"):
+        stored.load()
+
+
+def units(rng, *shape):
+    z = rng.normal(size=shape)
+    return (z / np.linalg.norm(z, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def stored(tmp_path, name, values):
+    writer = FeatureStore(tmp_path).writer(name, with_mean=True)
+    writer.append(values)
+    return writer.finish()
+
+
+@pytest.mark.parametrize("references", [None, 3])
+@pytest.mark.parametrize(("panel", "chunk"), [(1, 1), (3, 2), (4, 5), (9, 9)])
+def test_a_few_at_a_time_give_the_same_numbers(tmp_path, rng, panel, chunk, references):
+    image, points = units(rng, 9, 16, 8), units(rng, 9, 20, 6)
+    patches = jnp.asarray(rng.integers(0, 16, (9, 20)))
+    plan = Plan(True, False, panel, chunk, 0, 0, 0)
+    options = {"interval": 0.4, "references": references, "seed": 2}
+    on_disk = stored(tmp_path, "image", image)
+    for stage in (on_disk, jnp.asarray(image)):
+        (got,) = stream_scores([stage], None, plan, Programs(), **options)
+        np.testing.assert_allclose(got, mutual_scores(image, **options), atol=1e-5)
+    pair = [on_disk, stored(tmp_path, "points", points)]
+    seen = []
+    both = stream_scores(
+        pair, patches, plan, Programs(), variant="paper", progress=lambda *call: seen.append(call), **options
+    )
+    for got, want in zip(both, multimodal_scores(image, points, patches, variant="paper", **options), strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-5)
+    assert seen[-1] == (9, 9)
+
+
+SCORE = """
+import json, resource, sys, tempfile
+from pathlib import Path
+import jax, jax.numpy as jnp, numpy as np
+from musc_jax import Config, pipeline
+from musc_jax.feature_store import FeatureStore
+from musc_jax.features import Features
+from musc_jax.image_features import ImageFeatures
+from musc_jax.memory import Tokens, plan_memory, return_freed_memory
+from musc_jax.programs import Programs
+
+def peak():
+    return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmHWM")) * 1024
+
+count, tokens, channels, stages, budget = 200, 256, 256, 3, int(sys.argv[1])
+jax.block_until_ready(jax.jit(lambda x: x @ x.T)(jnp.ones((64, 64))))
+return_freed_memory()
+before = peak()
+plan = plan_memory(count, [Tokens(tokens, channels, stages)], size=32, budget=budget)
+with tempfile.TemporaryDirectory() as folder:
+    store, kept = FeatureStore(Path(folder)), []
+    for stage in range(stages):
+        writer = store.writer(str(stage), with_mean=True) if plan.on_disk else None
+        rows = []
+        for i in range(count):
+            row = np.random.default_rng([stage, i]).standard_normal((tokens, channels), np.float32)
+            row /= np.linalg.norm(row, axis=-1, keepdims=True)
+            writer.append(row[None]) if writer else rows.append(jnp.asarray(row))
+        kept.append(writer.finish() if writer else jnp.stack(rows))
+    config = Config(modality="rgb", image_size=32)
+    scores = pipeline.score_patches(Features(ImageFeatures(kept, None), None), config, Programs(), plan=plan)
+    values = np.asarray(scores.image)
+np.save(sys.argv[2], values)
+print(json.dumps({"peak": peak() - before, "plan": plan.describe(), "planned": plan.bytes, "on_disk": plan.on_disk}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_third_of_the_memory_gives_the_same_numbers(tmp_path):
+    """N = 200, M = 256, C = 256, three stages; what JAX and NumPy themselves take does not count."""
+
+    def run(budget, name):
+        command = [sys.executable, "-c", SCORE, str(budget), str(tmp_path / f"{name}.npy")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout), np.load(tmp_path / f"{name}.npy")
+
+    free, want = run(10**10, "free")
+    assert not free["on_disk"]
+    cap = free["peak"] // 3
+    capped, got = run(cap, "capped")
+    assert capped["on_disk"]
+    assert capped["peak"] <= cap, capped
+    np.testing.assert_allclose(got, want, atol=1e-5)
