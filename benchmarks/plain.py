@@ -1,20 +1,25 @@
 """Plain statements of the stages, the other side of every ratio. Unimproved on purpose.
 
 One sample, one group or one pixel at a time where that is how the method reads; NumPy, or JAX where the stage is
-arithmetic. Shapes as in the library.
+arithmetic; the caller jits what is JAX. Shapes as in the library. PyTorch's are in `plain_torch`, the backbones and the
+whole of a run in `plain_eval`.
 """
+
+import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageFilter
+from scipy.ndimage import zoom
 from scipy.spatial import cKDTree
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
 
-def mutual_scores(features: jax.Array, interval: float = 0.3) -> jax.Array:
-    """(N, M, C) -> (N, M): one sample against all others at a time, both directions computed."""
+def pair_scores(features: jax.Array) -> jax.Array:
+    """(N, M, C) -> (N, N, M): one sample against all others at a time, both directions computed; inf by itself."""
     count = features.shape[0]
     norms = (features**2).sum(-1)
 
@@ -22,10 +27,15 @@ def mutual_scores(features: jax.Array, interval: float = 0.3) -> jax.Array:
         gram = jnp.einsum("mc,njc->nmj", features[i], features, precision=HIGHEST)
         squared = norms[i][None, :, None] + norms[:, None, :] - 2 * gram
         distance = jnp.sqrt(jnp.maximum(squared, 0)).min(-1)
-        distance = jnp.where((jnp.arange(count) == i)[:, None], jnp.inf, distance)
-        return -jax.lax.top_k(-distance.T, max(1, int((count - 1) * interval)))[0].mean(-1)
+        return jnp.where((jnp.arange(count) == i)[:, None], jnp.inf, distance)
 
     return jax.lax.map(one, jnp.arange(count))
+
+
+def mutual_scores(features: jax.Array, interval: float = 0.3) -> jax.Array:
+    """(N, M, C) -> (N, M): distances to the nearest patches of all others, and the mean of the lowest."""
+    kept = max(1, int((features.shape[0] - 1) * interval))
+    return jax.lax.map(lambda own: -jax.lax.top_k(-own.T, kept)[0].mean(-1), pair_scores(features))
 
 
 def interval_average(scores: jax.Array, interval: float = 0.3) -> jax.Array:
@@ -33,7 +43,9 @@ def interval_average(scores: jax.Array, interval: float = 0.3) -> jax.Array:
     return -jax.lax.top_k(-scores, max(1, int(scores.shape[-1] * interval)))[0].mean(-1)
 
 
-def farthest_points(points: jax.Array, num: int) -> jax.Array:
+def farthest_points(
+    points: jax.Array, num: int, candidates: jax.Array | None = None, start: jax.Array | int = 0
+) -> jax.Array:
     """(P, 3) -> (num,): one loop, argmax over all points at each step."""
 
     def step(i: jax.Array, state: tuple) -> tuple:
@@ -41,8 +53,10 @@ def farthest_points(points: jax.Array, num: int) -> jax.Array:
         nearest = jnp.minimum(nearest, ((points - points[chosen[i - 1]]) ** 2).sum(-1))
         return nearest, chosen.at[i].set(jnp.argmax(nearest).astype(jnp.int32))
 
-    start = jnp.full(points.shape[0], jnp.inf), jnp.zeros(num, jnp.int32)
-    return jax.lax.fori_loop(1, num, step, start)[1]
+    nearest = jnp.full(points.shape[0], jnp.inf)
+    if candidates is not None:
+        nearest = jnp.where(candidates, nearest, -1)
+    return jax.lax.fori_loop(1, num, step, (nearest, jnp.zeros(num, jnp.int32).at[0].set(start)))[1]
 
 
 def neighbors(queries: jax.Array, points: jax.Array, k: int, rows: int = 64) -> jax.Array:
@@ -52,6 +66,11 @@ def neighbors(queries: jax.Array, points: jax.Array, k: int, rows: int = 64) -> 
         return jax.lax.top_k(-((q[:, None] - points[None]) ** 2).sum(-1), k)[1]
 
     return jax.lax.map(block, queries.reshape(-1, rows, 3)).reshape(-1, k)
+
+
+def tree_neighbors(queries: np.ndarray, points: np.ndarray, k: int) -> np.ndarray:
+    """SciPy's tree, built and asked."""
+    return cKDTree(points).query(queries, k)[1]
 
 
 def curvature(neighbors: np.ndarray, centers: np.ndarray) -> np.ndarray:
@@ -86,11 +105,11 @@ def expand_groups(
     return np.array(groups)
 
 
-def group(points: np.ndarray, centers: np.ndarray) -> np.ndarray:
-    """All of grouping after sampling: tree, curvature and expansion, one group at a time."""
-    near = cKDTree(points).query(points[centers], 256)[1]
+def group(points: np.ndarray, centers: np.ndarray, threshold: float = 0.01) -> tuple[np.ndarray, np.ndarray]:
+    """All of grouping after sampling: tree, curvature and expansion, one group at a time. (groups, curvature)."""
+    near = tree_neighbors(points[centers], points, 256)
     bend = curvature(points[near[:, 1:128]], points[centers])
-    return expand_groups(points, near, bend)
+    return expand_groups(points, near, bend, threshold=threshold), bend
 
 
 def snamd_grid(tokens: np.ndarray, degrees: tuple[int, ...] = (1, 3, 5)) -> np.ndarray:
@@ -106,8 +125,8 @@ def snamd_grid(tokens: np.ndarray, degrees: tuple[int, ...] = (1, 3, 5)) -> np.n
     return out / np.linalg.norm(out, axis=1, keepdims=True)
 
 
-def snamd_points(tokens: np.ndarray, centers: np.ndarray) -> np.ndarray:
-    """(G, C), (G, 3) -> (G, C): all distances between centres, one group at a time; all groups flat."""
+def snamd_points(tokens: np.ndarray, centers: np.ndarray, rough: np.ndarray | None = None) -> np.ndarray:
+    """(G, C), (G, 3) -> (G, C): all distances between centres, one group at a time; rough groups keep their token."""
     tokens = tokens / np.linalg.norm(tokens, axis=1, keepdims=True)
     out = np.zeros_like(tokens)
     for g in range(len(tokens)):
@@ -117,6 +136,8 @@ def snamd_points(tokens: np.ndarray, centers: np.ndarray) -> np.ndarray:
             weight = np.exp(-np.linalg.norm(tokens[order[:r]] - tokens[g], axis=1))
             pooled.append((weight[:, None] * tokens[order[:r]]).sum(0) / weight.sum())
         out[g] = np.concatenate(pooled).reshape(-1, 3).mean(1)
+        if rough is not None and rough[g]:
+            out[g] = tokens[g]
     return out
 
 
@@ -154,15 +175,34 @@ def point_map(points: np.ndarray, valid: np.ndarray, centers: np.ndarray, values
     return np.asarray(grey.filter(ImageFilter.GaussianBlur(4)), np.float32) * image.max() / 255
 
 
-def group_encoder(groups: jax.Array, p: dict[str, jax.Array]) -> jax.Array:
-    """(G, K, 3) -> (G, C): the mini-PointNet as written down, all groups at once, stored statistics."""
+def image_map(scores: np.ndarray, size: int) -> np.ndarray:
+    """(M,) -> (size, size): SciPy's linear zoom, whose corners are aligned."""
+    side = round(len(scores) ** 0.5)
+    return zoom(scores.reshape(side, side), size / side, order=1)
+
+
+def rescore(scores: np.ndarray, features: np.ndarray, windows: tuple[int, ...] = (1, 7)) -> np.ndarray:
+    """The released rule, one sample at a time."""
+    scaled = (scores - scores.min()) / (scores.max() - scores.min())
+    out = np.zeros_like(scaled)
+    for i, similarity in enumerate(features @ features.T):
+        for window in windows:
+            nearest = np.argsort(-similarity, kind="stable")[:window]
+            out[i] += (similarity[nearest] * scaled[nearest]).sum() / similarity[nearest].sum()
+    return out / len(windows)
+
+
+def group_encoder(groups: jax.Array, p: dict[str, jax.Array], point_norm: str = "checkpoint") -> jax.Array:
+    """(G, K, 3) -> (G, C): the mini-PointNet as written down, all groups at once; parameters by checkpoint names."""
 
     def conv(x: jax.Array, name: str) -> jax.Array:
         return jnp.matmul(x, p[name + ".weight"][..., 0].T, precision=HIGHEST) + p[name + ".bias"]
 
     def norm(x: jax.Array, name: str) -> jax.Array:
-        scaled = (x - p[name + ".running_mean"]) / jnp.sqrt(p[name + ".running_var"] + 1e-5)
-        return scaled * p[name + ".weight"] + p[name + ".bias"]
+        mean, var = p[name + ".running_mean"], p[name + ".running_var"]
+        if point_norm == "cloud":
+            mean, var = x.mean((0, 1)), x.var((0, 1))
+        return (x - mean) / jnp.sqrt(var + 1e-5) * p[name + ".weight"] + p[name + ".bias"]
 
     x = jax.nn.relu(norm(conv(groups, "encoder.first_conv.0"), "encoder.first_conv.1"))
     x = conv(x, "encoder.first_conv.3")
@@ -171,18 +211,32 @@ def group_encoder(groups: jax.Array, p: dict[str, jax.Array]) -> jax.Array:
     return conv(x, "encoder.second_conv.3").max(1)
 
 
-def matmul_rate(m: int = 784, k: int = 768, n: int = 784, repeats: int = 20) -> float:
-    """float32 operations a second (2 a multiply-add) of products of this shape alone."""
-    import time
+def products(
+    m: int = 784, k: int = 768, n: int = 784, repeats: int = 20, *, maxima: bool = False
+) -> tuple[Callable[[], jax.Array], int]:
+    """Jitted float32 products (m, k)(k, n), and how many operations (2 a multiply-add) a call of `repeats` is.
 
+    With `maxima` the maximum of each is taken, which costs a quarter on a CPU; else it is only written down.
+    """
     rng = np.random.default_rng(0)
     a = jnp.asarray(rng.normal(size=(repeats, m, k)), jnp.float32)
     b = jnp.asarray(rng.normal(size=(k, n)), jnp.float32)
-    run = jax.jit(lambda a, b: jax.lax.map(lambda x: jnp.dot(x, b, precision=HIGHEST).max(), a))
-    run(a, b).block_until_ready()
+
+    def one(x: jax.Array, b: jax.Array) -> jax.Array:
+        product = jnp.dot(x, b, precision=HIGHEST)
+        return product.max() if maxima else jax.lax.optimization_barrier(product)[0, 0]
+
+    run = jax.jit(lambda a, b: jax.lax.map(lambda x: one(x, b), a))
+    return lambda: run(a, b).block_until_ready(), 2 * m * k * n * repeats
+
+
+def matmul_rate(m: int = 784, k: int = 768, n: int = 784, repeats: int = 20, *, maxima: bool = True) -> float:
+    """float32 operations a second of products of this shape, best of five."""
+    run, operations = products(m, k, n, repeats, maxima=maxima)
+    run()
     best = np.inf
     for _ in range(5):
         started = time.perf_counter()
-        run(a, b).block_until_ready()
+        run()
         best = min(best, time.perf_counter() - started)
-    return 2 * m * k * n * repeats / best
+    return operations / best
