@@ -9,13 +9,13 @@ elsewhere
 A command calls `start` before JAX touches a device, and `leave` with its exit code at the end.
 """
 
+import contextlib
 import inspect
 import os
-import pickle
 import re
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -163,7 +163,8 @@ def together(work: Callable[[], None], *, heartbeat_seconds: int = _HEARTBEAT_SE
     def run() -> None:
         several = start(heartbeat_seconds=heartbeat_seconds)
         try:
-            work()
+            with _first_alone_speaks():
+                work()
         except (jax.errors.JaxRuntimeError, RuntimeError) as error:
             if not several or not _LOST.search(str(error)):
                 raise
@@ -175,14 +176,24 @@ def together(work: Callable[[], None], *, heartbeat_seconds: int = _HEARTBEAT_SE
     return run
 
 
+@contextlib.contextmanager
+def _first_alone_speaks() -> Iterator[None]:
+    """Tables, progress and warnings are the same for all processes; errors are said after this."""
+    if is_first():
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        yield
+
+
 def is_first() -> bool:
     """Whether this process writes the files and prints; true where there is but one."""
-    return jax.process_index() == 0
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 def agreed(answer: bool) -> bool:
     """The first process's answer, for all; the others' is not looked at."""
-    if jax.process_count() == 1:
+    if not jax.distributed.is_initialized():
         return answer
     return bool(multihost_utils.broadcast_one_to_all(np.array(answer)))
 
@@ -191,21 +202,3 @@ def barrier(name: str) -> None:
     """Waits until all processes are here; `name` must be the same for all."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
-
-
-def gather(x: jax.Array) -> np.ndarray:
-    """A global array whole on every host."""
-    return np.asarray(multihost_utils.process_allgather(x, tiled=True))
-
-
-def gather_list(own: list) -> list:
-    """The lists of all processes joined in their order, on every host (samples, names)."""
-    if jax.process_count() == 1:
-        return own
-    data = np.frombuffer(pickle.dumps(own), np.uint8)
-    lengths = np.asarray(multihost_utils.process_allgather(np.array(len(data), np.int32)))
-    filled = np.zeros(int(lengths.max()), np.uint8)
-    filled[: len(data)] = data
-    parts = np.asarray(multihost_utils.process_allgather(filled))
-    # From processes of this very program, over its own connection.
-    return [item for part, length in zip(parts, lengths, strict=True) for item in pickle.loads(part[:length].tobytes())]

@@ -14,11 +14,8 @@ Parts of your own need no labels:
 import contextlib
 import dataclasses
 import os
-import platform
-import sys
 import time
 from collections.abc import Callable, Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,33 +26,30 @@ import jax
 import numpy as np
 from absl import flags
 
-import musc_jax
 import weights
-from launch import command
+from launch import command, distributed
 from launch import flags as options
 from launch.command import say
 from launch.output import OutputError, ResultsFolder, digest_of, map_tiff, scores_csv
 from launch.progress import ProgressBar
+from launch.summary import summarise, versions
 from musc_jax import metrics as measure
 from musc_jax import pipeline, report
 from musc_jax.config import Config, ConfigError
 from musc_jax.data import DataError, Dataset, Sample, cache, open_dataset
 from musc_jax.feature_store import FeatureStore
 from musc_jax.features import Features, extract
-from musc_jax.memory import BudgetError, Plan, peak_memory
+from musc_jax.memory import BudgetError, Plan
 from musc_jax.programs import Programs
+from musc_jax.scoring import devices_for, plan_for
+from musc_jax.sharding import gather_list
 from musc_jax.subsets import divide, thin_out
 
 flags.adopt_module_key_flags(options)
+flags.adopt_module_key_flags(distributed)
 
 RANDOM_NOTE = "random weights: the figures say nothing about the method's accuracy with pretrained ones"
-_VERSIONS = ("jax", "jaxlib", "flax", "numpy", "scipy", "scikit-learn", "pillow", "dbscan")
-_BAD_INPUT = (BudgetError, ConfigError, DataError, OutputError, weights.WeightsError)
-
-
-def _versions() -> dict[str, str]:
-    others = {name: metadata.version(name) for name in _VERSIONS}
-    return {"musc-jax": musc_jax.__version__, "python": platform.python_version(), **others}
+_BAD_INPUT = (BudgetError, ConfigError, DataError, OutputError, distributed.LostProcessError, weights.WeightsError)
 
 
 def _open(config: Config, cache_dir: Path) -> Dataset:
@@ -109,7 +103,7 @@ def _identity(config: Config, dataset: Dataset, category: str, division: options
             "activation": options.ACTIVATION.value,
             "dtype": options.DTYPE.value,
             "samples": dataset.digest(category),
-            "versions": _versions(),
+            "versions": versions(),
             "device": [device.platform, device.device_kind],
             "division": None if division.plain else [*division[:2], str(division.normal_ratio), division.seeds],
         }
@@ -201,7 +195,7 @@ def _score_seeds(
         counted: Callable = lambda stage, done, total, label=label: bar(f"{label}{stage}", done, total)  # noqa: E731
         results = pipeline.score_features(features, samples, config, programs, parts=parts, plan=plan, progress=counted)
         with programs.timed("metrics"):
-            values[str(seed)] = _metrics(results)
+            values[str(seed)] = _metrics(results) if distributed.is_first() else {}
         first = results if position == 0 else first
     assert first is not None
     return first, values
@@ -244,13 +238,18 @@ def _run_category(
     """Scores one category."""
     assert config.image_size is not None
     programs.seconds.clear()
-    samples = dataset.samples(category, size=config.image_size)
-    total = len(dataset.names(category))
-    plan = pipeline.plan_for(config, total, budget)
+    total, mesh = len(dataset.names(category)), pipeline.usual_mesh()
+    own = range(total) if mesh is None else pipeline.own_share(total, mesh)
+    plan = plan_for(config, total, budget, mesh)
+    mesh = devices_for(plan, mesh)
     say(f"{category}: {plan.describe()}")
+    samples = dataset.samples(category, size=config.image_size, only=own)
     try:
         with feature_store(cache_dir, plan) as store:
-            features, seen = extract(samples, config, programs, total=total, progress=bar, store=store)
+            features, seen = extract(
+                samples, config, programs, total=len(own), progress=bar, store=store, mesh=mesh, whole=total
+            )
+            seen = gather_list(seen)
             results, values = _score_seeds(features, seen, config, division, plan, programs, bar, category)
     except ValueError as error:
         if isinstance(error, _BAD_INPUT):
@@ -271,7 +270,9 @@ def evaluate() -> None:
     options.memory_budget()
     # Weights first: they are checked in a second, a dataset may take minutes.
     config = _with_backbones(config, cache_dir)
-    folder = ResultsFolder(Path(options.OUTPUT_DIR.value).expanduser(), options.DATASET.value)
+    folder = None
+    if distributed.is_first():
+        folder = ResultsFolder(Path(options.OUTPUT_DIR.value).expanduser(), options.DATASET.value)
     note = RANDOM_NOTE if config.random_weights else None
     dataset = _open(config, cache_dir)
     for warning in dataset.warnings:
@@ -279,7 +280,7 @@ def evaluate() -> None:
     for category, problems in dataset.skipped.items():
         for problem in problems:
             say(f"left out of {category}: {problem}")
-    with folder.locked():
+    with folder.locked() if folder else contextlib.nullcontext():
         _evaluate(config, dataset, division, folder, save, note, started)
 
 
@@ -287,18 +288,20 @@ def _evaluate(
     config: Config,
     dataset: Dataset,
     division: options.Division,
-    folder: ResultsFolder,
+    folder: ResultsFolder | None,
     save: tuple[str, ...],
     note: str | None,
     started: float,
 ) -> None:
+    """Category by category; of several processes the first has the folder, looks into it, writes and reports."""
     programs, records = Programs(), {}
     budget, cache_dir = options.memory_budget(), Path(options.CACHE_DIR.value).expanduser()
     for category in dataset.categories:
         identity = _identity(config, dataset, category, division)
-        record = folder.finished(category, identity, save)
-        if record is None:
-            folder.remove_summary()
+        record = folder.finished(category, identity, save) if folder else None
+        if not distributed.agreed(record is not None):
+            if folder:
+                folder.remove_summary()
             bar = ProgressBar(f"{category}: ")
             try:
                 results, values, seconds = _run_category(
@@ -306,6 +309,8 @@ def _evaluate(
                 )
             finally:
                 bar.close()
+            if folder is None:
+                continue
             record = folder.write_category(
                 category,
                 digest=identity,
@@ -317,107 +322,18 @@ def _evaluate(
                 num_samples=len(dataset.names(category)),
                 seeds=values if len(values) > 1 else None,
             )
-        else:
+        elif folder:
             say(f"{category}: finished before with the same settings, taken from {folder.path / category}")
         records[category] = record
-    _report(config, dataset, division, folder, records, programs, note, started)
-
-
-def _repetitions(records: dict[str, Any]) -> dict[str, Any]:
-    """What metrics.json says about each seed, and the deviations over them; nothing without repetitions."""
-    if not all("seeds" in record for record in records.values()):
-        return {}
-    seeds = next(iter(records.values()))["seeds"]
-    by_seed = {seed: {name: record["seeds"][seed] for name, record in records.items()} for seed in seeds}
-    means = {seed: measure.mean_metrics(categories)[0] for seed, categories in by_seed.items()}
-    deviation = {
-        "categories": {n: measure.deviation_of_metrics(list(r["seeds"].values())) for n, r in records.items()},
-        "mean": measure.deviation_of_metrics(list(means.values())),
-    }
-    return {
-        "deviation": deviation,
-        "seeds": {seed: {"categories": by_seed[seed], "mean": means[seed]} for seed in seeds},
-    }
-
-
-def _report(
-    config: Config,
-    dataset: Dataset,
-    division: options.Division,
-    folder: ResultsFolder,
-    records: dict[str, Any],
-    programs: Programs,
-    note: str | None,
-    started: float,
-) -> None:
-    """Prints the table and writes the summary."""
-    categories = {name: record["metrics"] for name, record in records.items()}
-    mean, counts = measure.mean_metrics(categories)
-    timings = {
-        name: {stage: s / record["num_samples"] for stage, s in record["timings"].items()}
-        for name, record in records.items()
-    }
-    repetitions = _repetitions(records)
-    deviation = repetitions["deviation"]["mean"] if repetitions else None
-    print(report.metrics_table(categories, mean, counts, deviation=deviation, note=note))
-    if repetitions:
-        print(
-            f"means and standard deviations over {len(division.seeds)} random choices "
-            f"(seeds {','.join(map(str, division.seeds))}); scores, maps and pictures are of the first"
-        )
-    print()
-    print(report.timings_table(timings))
-    published = None
-    assert config.image_size is not None
-    whole = options.LIMIT.value is None and division.normal_ratio == 1 and not any(dataset.skipped.values())
-    if note is None and whole and options.is_standard(config):
-        published = report.published(
-            dataset.name,
-            modality=config.modality,
-            backbone=config.image_backbone.name if config.image_backbone else "point_mae",
-            variant=config.variant,
-            image_size=config.image_size,
-            categories=dataset.categories,
-            subsets=division.subsets,
-            batch_size=division.batch_size,
-        )
-    if published is not None:
-        print()
-        print(report.difference_line(mean, published))
-    device = jax.devices()[0]
-    run = {
-        "command": sys.argv,
-        "dataset": dataset.name,
-        "config": config.as_dict(),
-        "flags": {flag.name: flag.value for flag in flags.FLAGS.flags_by_module_dict()["launch.flags"]},
-        "note": note,
-        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
-        "versions": _versions(),
-        "seconds": {"total": time.perf_counter() - started, "compilation": programs.compile_seconds},
-        "seconds_per_sample": timings,
-        "peak_memory_bytes": peak_memory(),
-        "samples": {name: record["num_samples"] for name, record in records.items()},
-        "skipped": {name: [str(p) for p in problems] for name, problems in dataset.skipped.items()},
-        "warnings": list(dataset.warnings),
-    }
-    folder.write_summary(
-        categories,
-        mean,
-        metrics_csv=report.metrics_csv(categories, mean, deviation),
-        run=run,
-        note=note,
-        repetitions=repetitions,
-    )
-    print(
-        f"\n{folder.path}: metrics.json, metrics.csv, run.json and a folder for each category "
-        f"({time.perf_counter() - started:.0f} s, of which {programs.compile_seconds:.0f} s compilation)"
-    )
+    if folder:
+        summarise(config, dataset, division, folder, records, programs, note, started)
 
 
 def main(argv: list[str]) -> int:
     """The whole program; returns the exit code."""
     again = "interrupted; the same command continues with the categories that are not finished"
-    return command.execute(argv, evaluate, _BAD_INPUT, interrupted=again)
+    work = distributed.together(evaluate)
+    return distributed.leave(command.execute(argv, work, _BAD_INPUT, interrupted=again))
 
 
 if __name__ == "__main__":

@@ -116,13 +116,15 @@ def smallest(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     """The k smallest of the last axis, ascending, ties by position: (values, indices), each (..., k).
 
     The barrier keeps XLA:CPU on its TopK routine: when the two outputs are sliced differently further on, it otherwise
-    rewrites the call into a full sort, thirty times slower.
+    rewrites the call into a full sort, thirty times slower. Indices come first, as a barrier around the call's very own
+    pair of outputs makes XLA crash where several devices are compiled for.
     """
-    negated, indices = jax.lax.optimization_barrier(tuple(jax.lax.top_k(-values, k)))
+    negated, indices = jax.lax.top_k(-values, k)
+    indices, negated = jax.lax.optimization_barrier((indices, negated))
     return -negated, indices
 
 
-def join_stages(per_sample: list, join: Callable) -> list[jax.Array]:
+def join_stages(per_sample: list, join: Callable) -> list[Array]:
     """Samples by stages to stages by samples, giving up each stage's parts before the next is joined."""
     columns = [list(column) for column in zip(*per_sample, strict=True)]
     per_sample.clear()

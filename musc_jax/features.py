@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Int
 
 from musc_jax.config import Config
@@ -14,9 +17,31 @@ from musc_jax.feature_store import FeatureStore
 from musc_jax.image_features import ImageExtractor, ImageFeatures
 from musc_jax.point_features import PointExtractor, PointFeatures
 from musc_jax.programs import Programs
+from musc_jax.sharding import gather_rows, local_mesh, samples_of_process, to_global
 
 # Called with a stage's name, how many samples are done, and how many there are (None: not known).
 Progress = Callable[[str, int, int | None], None]
+
+
+class Spread(NamedTuple):
+    """How features lie over several devices.
+
+    The stages are global arrays then, over all samples that were extracted and padding, and stay whole; clouds are
+    those of this process's samples; all else is on every host, of the N samples that are meant.
+    """
+
+    mesh: Mesh
+    num_extracted: int
+    """Samples that were extracted, over all processes."""
+    own: range
+    """Those that this process extracted."""
+    members: Int[np.ndarray, "N"]
+    """Which of the extracted samples are meant."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether all that were extracted are meant."""
+        return len(self.members) == self.num_extracted
 
 
 class Features(NamedTuple):
@@ -24,6 +49,30 @@ class Features(NamedTuple):
 
     image: ImageFeatures | None
     points: PointFeatures | None
+    spread: Spread | None = None
+    """Where they lie over several devices; None where there is one."""
+
+    @property
+    def num_samples(self) -> int:
+        """N."""
+        if self.spread is not None:
+            return len(self.spread.members)
+        return len((self.image or self.points).stages[0])  # type: ignore[union-attr]
+
+    def take(self, part: Int[np.ndarray, " n"]) -> "Features":
+        """The features of some of the samples."""
+        if self.spread is None:
+            return jax.tree.map(lambda array: array[part], self)
+        image, points = self.image, self.points
+        if image is not None and image.embedding is not None:
+            image = image._replace(embedding=image.embedding[part])
+        if points is not None:
+            points = points._replace(
+                centers=points.centers[part],
+                center_pixels=points.center_pixels[part],
+                curvature=points.curvature[part],
+            )
+        return Features(image, points, self.spread._replace(members=self.spread.members[part]))
 
 
 def extract(
@@ -34,16 +83,21 @@ def extract(
     total: int | None = None,
     progress: Progress | None = None,
     store: FeatureStore | None = None,
+    mesh: Mesh | None = None,
+    whole: int | None = None,
 ) -> tuple[Features, list[Sample]]:
     """Runs the backbones over the samples and aggregates their tokens (paper III-A, III-B).
 
     Args:
-        samples: Read one by one; may come from a generator that loads ahead.
+        samples: Read one by one; may come from a generator that loads ahead. With several processes this one's share,
+            see `samples_of_process`.
         config: A resolved config.
         programs: Compiles and times.
         total: How many samples there are, for the progress.
         progress: Called with ("features", done, total).
         store: Where features go; default they stay on the device.
+        mesh: The devices over which samples are extracted and, without a store, features are spread; default one.
+        whole: With several processes, how many samples all of them extract.
 
     Returns:
         The features, and the samples as read, without their point maps (the features hold those normalised).
@@ -52,8 +106,9 @@ def extract(
         ValueError: A sample's size or modality is not what the config says, or a cloud has fewer points than a group;
             names the sample.
     """
-    image = ImageExtractor(config, programs, store) if config.uses_images else None
-    points = PointExtractor(config, programs, store) if config.uses_points else None
+    own_devices = local_mesh(mesh)
+    image = ImageExtractor(config, programs, store, own_devices) if config.uses_images else None
+    points = PointExtractor(config, programs, store, own_devices) if config.uses_points else None
     size, seen = config.image_size, []
     iterator = iter(samples)
     while True:
@@ -75,9 +130,30 @@ def extract(
         seen.append(dataclasses.replace(sample, points=None))
         if progress:
             progress("features", len(seen), total)
-    if len(seen) < 2:
-        raise ValueError(f"N = {len(seen)}: samples score each other, so at least 2 are needed")
-    return Features(image.finish() if image else None, points.finish() if points else None), seen
+    count = len(seen) if whole is None else whole
+    if count < 2:
+        raise ValueError(f"N = {count}: samples score each other, so at least 2 are needed")
+    features = Features(image.finish() if image else None, points.finish() if points else None)
+    return (features if mesh is None or store is not None else _spread(features, count, mesh)), seen
+
+
+def _spread(features: Features, count: int, mesh: Mesh) -> Features:
+    """Puts every device's share of the stages on it, and what is small on every host."""
+    image, points, _ = features
+
+    def stages(own: list) -> list:
+        return [to_global(own.pop(0), count, mesh) for _ in range(len(own))]  # each is given up when it is placed
+
+    def everyone(own: jax.Array) -> jax.Array:
+        return jnp.asarray(gather_rows(np.asarray(own)))
+
+    if image is not None:
+        embedding = None if image.embedding is None else everyone(image.embedding)
+        image = ImageFeatures(stages(list(image.stages)), embedding)
+    if points is not None:
+        small = (everyone(x) for x in (points.centers, points.center_pixels, points.curvature))
+        points = PointFeatures(stages(list(points.stages)), points.points, points.valid, *small)
+    return Features(image, points, Spread(mesh, count, samples_of_process(count, mesh), np.arange(count)))
 
 
 def patches_of_groups(features: Features, config: Config) -> Int[jax.Array, "N G"]:

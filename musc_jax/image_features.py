@@ -1,19 +1,21 @@
 """Images to tokens: backbone and neighbourhood aggregation (paper III-A and III-B)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.sharding import Mesh
 from jaxtyping import Float, UInt8
 
-from musc_jax._arrays import join_stages
+from musc_jax._arrays import Array, join_stages
 from musc_jax.aggregation import lnamd_grid, snamd_grid
 from musc_jax.config import Config
 from musc_jax.feature_store import FeatureStore, StoredArray, StoreWriter
 from musc_jax.programs import Programs
+from musc_jax.sharding import everywhere, over_devices
 
 # Images go through the backbone this many at a time. One keeps a CPU's caches warm; a GPU wants more, and gets it.
 _IMAGES_AT_ONCE = {"cpu": 1}
@@ -23,7 +25,7 @@ _IMAGES_AT_ONCE_ELSEWHERE = 16
 class ImageFeatures(NamedTuple):
     """Aggregated image tokens of N samples."""
 
-    stages: Sequence[Float[jax.Array, "N M C"] | StoredArray]
+    stages: Sequence[Float[Array, "N M C"] | StoredArray]
     """One array for each stage (version 1: for each degree of each stage)."""
     embedding: Float[jax.Array, "N D"] | None
     """Version 1 only: the L2-normalised image embedding that re-scoring compares."""
@@ -67,19 +69,28 @@ def _aggregate_images_v1(tokens: tuple[jax.Array, ...], *, degrees: tuple[int, .
 class ImageExtractor:
     """Collects images into batches of one shape; the last one is filled up by repeating."""
 
-    def __init__(self, config: Config, programs: Programs, store: FeatureStore | None = None) -> None:
-        self._config, self._programs, self._store = config, programs, store
+    def __init__(
+        self, config: Config, programs: Programs, store: FeatureStore | None = None, mesh: Mesh | None = None
+    ) -> None:
+        assert config.image_backbone is not None
+        self._config, self._programs, self._store, self._mesh = config, programs, store, mesh
+        variables = config.image_backbone.variables
+        self._variables = variables if mesh is None else everywhere(variables, mesh)
         self._writers: Sequence[StoreWriter] = ()
         self._waiting: list[np.ndarray] = []
-        self._stages: list[list[jax.Array]] = []
-        self._embeddings: list[jax.Array] = []
+        self._stages: list[list[jax.Array | np.ndarray]] = []
+        self._embeddings: list[jax.Array | np.ndarray] = []
         self._batch = _IMAGES_AT_ONCE.get(jax.default_backend(), _IMAGES_AT_ONCE_ELSEWHERE)
+        self._batch *= 1 if mesh is None else mesh.size
 
     def add(self, image: UInt8[np.ndarray, "S S 3"]) -> None:
         """Takes the next image; runs the backbone when a batch is full."""
         self._waiting.append(image)
         if len(self._waiting) == self._batch:
             self._flush()
+
+    def _on_all(self, function: Callable, *, shared: int = 0) -> Callable:
+        return function if self._mesh is None else over_devices(function, self._mesh, shared=shared)
 
     def _flush(self) -> None:
         config, run = self._config, self._programs.run
@@ -91,8 +102,8 @@ class ImageExtractor:
         self._waiting = []
         tokens, embedding = run(
             "image backbone",
-            _image_tokens,
-            backbone.variables,
+            self._on_all(_image_tokens, shared=1),
+            self._variables,
             np.stack(filled),
             module=backbone.module,
             mean=tuple(backbone.mean),
@@ -102,23 +113,27 @@ class ImageExtractor:
         )
         degrees = config.aggregation.degrees
         if config.variant == "v1":
-            stages = run("image aggregation", _aggregate_images_v1, tokens, degrees=degrees)
-            self._embeddings.append(embedding[:count])
+            stages = run("image aggregation", self._on_all(_aggregate_images_v1), tokens, degrees=degrees)
+            self._embeddings.append(self._placed(embedding)[:count])
         else:
             stages = run(
                 "image aggregation",
-                _aggregate_images,
+                self._on_all(_aggregate_images),
                 tokens,
                 degrees=degrees,
                 variant=config.variant,
                 similarity_weighting="swpooling" not in config.ablate,
             )
         if self._store is None:
-            self._stages.append([stage[:count] for stage in stages])
+            self._stages.append([self._placed(stage)[:count] for stage in stages])
             return
         self._writers = self._writers or self._store.writers("image", len(stages), with_mean=True)
         for writer, stage in zip(self._writers, stages, strict=True):
             writer.append(np.asarray(stage)[:count])
+
+    def _placed(self, x: jax.Array) -> jax.Array | np.ndarray:
+        """What several devices computed goes to the host: in scoring, others of them hold these samples."""
+        return x if self._mesh is None else np.asarray(x)
 
     def finish(self) -> ImageFeatures:
         """Runs what is left over and puts all samples together."""
@@ -126,8 +141,9 @@ class ImageExtractor:
             self._flush()
         embedding = None
         if self._embeddings:
-            joined = jnp.concatenate(self._embeddings)
+            joined = jnp.concatenate([jnp.asarray(part) for part in self._embeddings])
             embedding = joined / jnp.linalg.norm(joined, axis=1, keepdims=True)
         if self._store is not None:
             return ImageFeatures([writer.finish() for writer in self._writers], embedding)
-        return ImageFeatures(join_stages(self._stages, jnp.concatenate), embedding)
+        join = jnp.concatenate if self._mesh is None else np.concatenate
+        return ImageFeatures(join_stages(self._stages, join), embedding)

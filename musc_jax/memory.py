@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+from jax.sharding import Mesh
 
 # Of the memory that is free, what is planned with; the rest is for what cannot be foreseen.
 _USABLE = 0.8
@@ -35,6 +36,7 @@ class Plan(NamedTuple):
         bytes: What all this takes at its peak, beside the program and the backbones.
         budget: What it may take.
         disk_bytes: What goes to the disk.
+        devices: Over how many devices samples are spread.
     """
 
     on_disk: bool
@@ -44,10 +46,12 @@ class Plan(NamedTuple):
     bytes: int
     budget: int
     disk_bytes: int
+    devices: int = 1
 
     def describe(self) -> str:
         """One line for people."""
-        where = f"{_gb(self.disk_bytes)} of features on disk" if self.on_disk else "features on the device"
+        where = "features on the device" if self.devices == 1 else f"features on {self.devices} devices"
+        where = f"{_gb(self.disk_bytes)} of features on disk" if self.on_disk else where
         how = "a stage at once" if self.whole_stages else f"{self.panel} samples by {self.chunk} at a time"
         return f"memory: {where}, scoring {how}; about {_gb(self.bytes)} of {_gb(self.budget)}"
 
@@ -56,7 +60,15 @@ class BudgetError(ValueError):
     """Not even the smallest plan fits; says what would."""
 
 
-def plan_memory(count: int, modalities: list[Tokens], *, size: int, budget: int, references: int | None = None) -> Plan:
+def plan_memory(
+    count: int,
+    modalities: list[Tokens],
+    *,
+    size: int,
+    budget: int,
+    references: int | None = None,
+    mesh: Mesh | None = None,
+) -> Plan:
     """Choose where features stay and how many samples are scored at once.
 
     Args:
@@ -65,17 +77,20 @@ def plan_memory(count: int, modalities: list[Tokens], *, size: int, budget: int,
         size: Side of the anomaly maps in pixels; those and the pictures stay in memory in any case.
         budget: Bytes that may be used.
         references: R, where not all others score.
+        mesh: The devices that samples are spread over; default one. Features go to the disk only where one process
+            has all devices, and one device scores them then.
 
     Raises:
         BudgetError: Not even one sample at a time fits.
     """
+    if mesh is not None:
+        return _over_devices(count, modalities, size, budget, references, mesh)
     scorers = count if references is None else min(references + 1, count)
     stages = max(m.stages for m in modalities)
     one_stage = sum(count * m.tokens * m.channels for m in modalities) * _FLOAT
     features = one_stage * stages
     tokens = sum(m.tokens for m in modalities)
-    # Pictures, masks, maps and a copy of these while they are judged; the same whatever the plan.
-    always = _PROGRAMS + count * size * size * (3 + 1 + 3 * _FLOAT)
+    always = _always(count, size)
     # As they come out of the products, in the order of the samples, and their square roots.
     scores = 3 * count * (scorers - 1) * tokens * _FLOAT
     # One stage is there twice: when its parts are put together, and when the mean is subtracted.
@@ -96,6 +111,37 @@ def plan_memory(count: int, modalities: list[Tokens], *, size: int, budget: int,
             "may be used; raise --memory_gb, or take fewer samples, a smaller image size, or --references"
         )
     return Plan(True, False, panel, chunk, always + needed, budget, features)
+
+
+def _over_devices(
+    count: int, modalities: list[Tokens], size: int, budget: int, references: int | None, mesh: Mesh
+) -> Plan:
+    """A stage at once, spread over all devices; else as with one."""
+    # Devices of a CPU share the memory of their process.
+    accelerators = mesh.devices.flat[0].platform != "cpu"
+    own = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
+    share = -(-count // mesh.size) * (1 if accelerators else own)
+    scorers = count if references is None else min(references + 1, count)
+    tokens = sum(m.tokens for m in modalities)
+    one_stage = share * sum(m.tokens * m.channels for m in modalities) * _FLOAT
+    # A stage is there three times: its share, the visitor, and what is on its way; each has its mean subtracted.
+    needed = max(m.stages for m in modalities) * one_stage + 5 * one_stage + 3 * share * (scorers - 1) * tokens * _FLOAT
+    if references is not None:
+        needed += 2 * scorers * sum(m.tokens * m.channels for m in modalities) * _FLOAT
+    needed += _always(count, size)
+    if needed <= budget:
+        return Plan(False, True, count, count, needed, budget, 0, mesh.size)
+    if own < mesh.size:
+        raise BudgetError(
+            f"memory: {count} samples of {size} x {size} pixels need {_gb(needed)} on each of {mesh.size} devices, "
+            f"{_gb(budget)} may be used; raise --memory_gb, start more processes, or take a smaller image size"
+        )
+    return plan_memory(count, modalities, size=size, budget=budget, references=references)
+
+
+def _always(count: int, size: int) -> int:
+    """Pictures, masks, maps and a copy of these while they are judged; the same whatever the plan."""
+    return _PROGRAMS + count * size * size * (3 + 1 + 3 * _FLOAT)
 
 
 def _panels(count: int, scorers: int, modalities: list[Tokens], budget: int) -> tuple[int, int, int]:

@@ -8,34 +8,27 @@ results = pipeline.score(samples, config)
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterable, Sequence, Sized
+from collections.abc import Iterable, Sequence, Sized
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
-from musc_jax.config import Config
-from musc_jax.crossmodal import multimodal_scores
+from musc_jax.config import Config, ConfigError
 from musc_jax.data.sample import Sample
-from musc_jax.feature_store import FeatureStore, StoredArray
-from musc_jax.features import Features, Progress, extract, patches_of_groups
+from musc_jax.feature_store import FeatureStore
+from musc_jax.features import Features, Progress, extract
 from musc_jax.maps import point_map, upsample_grid
-from musc_jax.memory import Plan, Tokens, plan_memory, usable_memory
-from musc_jax.mutual import mutual_scores
+from musc_jax.memory import Plan, usable_memory
 from musc_jax.programs import Programs
 from musc_jax.rescoring import rescore
-from musc_jax.streaming import stream_scores
+from musc_jax.scoring import PatchScores, devices_for, plan_for, salient_features, score_patches
+from musc_jax.sharding import gather_list, gather_rows, make_mesh, samples_of_process
 from musc_jax.subsets import divide
-
-
-class PatchScores(NamedTuple):
-    """Patch scores, the mean over the stages (paper eq. 9)."""
-
-    image: Float[jax.Array, "N M2"] | None
-    points: Float[jax.Array, "N M3"] | None
 
 
 class Results(NamedTuple):
@@ -49,76 +42,6 @@ class Results(NamedTuple):
     """Maxima of the anomaly maps, before re-scoring."""
     anomaly_maps: Float[np.ndarray, "N S S"]
     patch_scores: PatchScores
-
-
-def plan_for(config: Config, count: int, budget: int) -> Plan:
-    """What stays where while `count` samples are scored in `budget` bytes.
-
-    Raises:
-        BudgetError: Not even the smallest plan fits.
-    """
-    modalities = []
-    assert config.image_size is not None
-    assert config.blocks is not None
-    stages = len(config.blocks) * (len(config.aggregation.degrees) if config.variant == "v1" else 1)
-    if config.image_backbone is not None and config.uses_images:
-        tokens = (config.image_size // config.image_backbone.patch_size) ** 2
-        modalities.append(Tokens(tokens, config.image_backbone.module.config.width, stages))
-    if config.point_backbone is not None and config.uses_points:
-        width = config.point_backbone.module.config.width
-        modalities.append(Tokens(config.grouping.num_groups, width, stages))
-    return plan_memory(count, modalities, size=config.image_size, budget=budget, references=config.scoring.references)
-
-
-def _on_device(stage: jax.Array | StoredArray) -> jax.Array:
-    return jnp.asarray(stage.load()) if isinstance(stage, StoredArray) else stage
-
-
-def score_patches(
-    features: Features,
-    config: Config,
-    programs: Programs,
-    *,
-    plan: Plan | None = None,
-    progress: Progress | None = None,
-) -> PatchScores:
-    """Mutual scores of all patches, averaged over the stages (paper III-C); by `plan`, default a stage at once."""
-    interval = 1.0 if "ia" in config.ablate else config.scoring.interval
-    image, points = features.image, features.points
-    count = len((image or points).stages)  # type: ignore[union-attr]
-    total: tuple[jax.Array, ...] | None = None
-    patches = patches_of_groups(features, config) if image and points else None
-    options: dict[str, Any] = {
-        "interval": interval,
-        "precision": config.scoring.precision,
-        "references": config.scoring.references,
-        "seed": config.scoring.seed,
-    }
-    both: dict[str, Any] = {
-        "variant": config.variant,
-        "enhancement": "cae" not in config.ablate,
-        "trust": "trust" not in config.ablate,
-    }
-    for stage in range(count):
-        own = [modality.stages[stage] for modality in (image, points) if modality]
-        scores: Sequence[jax.Array]
-        if plan is not None and not plan.whole_stages:
-            part: Callable | None = None
-            if progress:
-                part = lambda done, size, stage=stage: progress("mutual scoring", stage * size + done, count * size)  # noqa: E731
-            extra = both if patches is not None else {}
-            scores = stream_scores(own, patches, plan, programs, progress=part, **options, **extra)
-        elif patches is not None:
-            arrays = (*map(_on_device, own), patches)
-            scores = programs.run("mutual scoring", multimodal_scores, *arrays, **options, **both)
-        else:
-            scores = (programs.run("mutual scoring", mutual_scores, _on_device(own[0]), **options),)
-        total = tuple(scores) if total is None else tuple(a + b for a, b in zip(total, scores, strict=True))
-        if progress and (plan is None or plan.whole_stages):
-            progress("mutual scoring", stage + 1, count)
-    assert total is not None
-    mean = [x / count for x in total]
-    return PatchScores(mean[0] if image else None, mean[-1] if points else None)
 
 
 def _image_map(scores: jax.Array, *, size: int) -> jax.Array:
@@ -141,46 +64,27 @@ def make_maps(
     """Anomaly maps; with both modalities the sum of theirs."""
     size = config.image_size
     assert size is not None
-    count = len(scores.image if scores.image is not None else scores.points)  # type: ignore[arg-type]
-    maps = np.zeros((count, size, size), np.float32)
-    for i in range(count):
+    spread, clouds = features.spread, features.points
+    # With several processes each makes the maps of the samples whose clouds it has.
+    rows, first = np.arange(features.num_samples), 0
+    if spread is not None:
+        rows = np.flatnonzero(np.isin(spread.members, spread.own))
+        first = spread.own.start
+    own = np.zeros((len(rows), size, size), np.float32)
+    for done, (map_, i) in enumerate(zip(own, rows, strict=True), start=1):
         if scores.image is not None:
-            maps[i] += np.asarray(programs.run("maps", _image_map, scores.image[i], size=size))
-        if scores.points is not None and features.points is not None:
-            cloud = features.points
-            maps[i] += np.asarray(
-                programs.run(
-                    "maps",
-                    _point_map,
-                    cloud.points[i],
-                    cloud.valid[i],
-                    cloud.centers[i],
-                    scores.points[i],
-                    size=size,
-                )
-            )
+            map_ += np.asarray(programs.run("maps", _image_map, scores.image[i], size=size))
+        if scores.points is not None and clouds is not None:
+            at = int(i if spread is None else spread.members[i] - first)
+            cloud = clouds.points[at], clouds.valid[at], clouds.centers[i]
+            map_ += np.asarray(programs.run("maps", _point_map, *cloud, scores.points[i], size=size))
         if progress:
-            progress("maps", i + 1, count)
+            progress("maps", done, len(rows))
+    if spread is None:
+        return own
+    maps = np.zeros((features.num_samples, size, size), np.float32)
+    maps[gather_rows(rows)] = gather_rows(own)
     return maps
-
-
-def salient_features(features: Features, scores: PatchScores) -> Float[jax.Array, "N D"]:
-    """The feature of each sample's highest-scoring token at the second-to-last stage (paper eq. 12-13).
-
-    Image and point parts are concatenated. Version 1 compares image embeddings instead.
-    """
-    if features.image is not None and features.image.embedding is not None:
-        return features.image.embedding
-    parts = []
-    for modality, own in ((features.image, scores.image), (features.points, scores.points)):
-        if modality is not None and own is not None:
-            stage = modality.stages[max(0, len(modality.stages) - 2)]
-            best = jnp.argmax(own, axis=1)
-            if isinstance(stage, StoredArray):
-                parts.append(jnp.asarray(np.stack([stage[i][token] for i, token in enumerate(np.asarray(best))])))
-            else:
-                parts.append(stage[jnp.arange(len(own)), best])
-    return jnp.concatenate(parts, axis=1)
 
 
 def classify(
@@ -199,7 +103,7 @@ def classify(
         "re-scoring",
         rescore,
         highest,
-        salient_features(features, scores),
+        salient_features(features, scores, programs),
         windows=tuple(windows),
         variant="paper" if config.variant == "paper" else "released",
     )
@@ -220,7 +124,7 @@ def score_features(
 
     Args:
         features: Of all samples.
-        samples: As `extract` gave them.
+        samples: As `extract` gave them; with several processes those of all, in order.
         config: A resolved config.
         programs: Compiles and times.
         parts: Indices of the samples that score each other, see `musc_jax.subsets`; each part is scored, re-scored and
@@ -237,8 +141,8 @@ def score_features(
         return Results(list(samples), *classify(features, patch_scores, maps, config, programs), maps, patch_scores)
     found = []
     for done, part in enumerate(parts, start=1):
-        own = jax.tree.map(lambda array, part=part: array[part], features)
-        found.append(score_features(own, [samples[i] for i in part], config, programs, plan=plan))
+        own = [samples[i] for i in part]
+        found.append(score_features(features.take(part), own, config, programs, plan=plan))
         if progress:
             progress("scoring", done, len(parts))
     order = np.argsort(np.concatenate(parts))
@@ -268,6 +172,7 @@ def score(
     seed: int = 0,
     memory_bytes: int | None = None,
     scratch_dir: Path | str | None = None,
+    mesh: Mesh | None = None,
     programs: Programs | None = None,
     progress: Progress | None = None,
 ) -> Results:
@@ -283,6 +188,9 @@ def score(
             a temporary folder, and few samples are scored at a time. Without effect where nobody knows how many samples
             there are (a generator).
         scratch_dir: Where that folder is made; default the system's.
+        mesh: The devices that share the work, see `musc_jax.sharding.make_mesh`; default all there are. With several
+            processes (`jax.distributed`) each of them calls this with the same list of samples, reads its own share of
+            it and gets all results.
         programs: Pass one object to several calls to compile once and to read the times; by default a new one.
         progress: Called with (stage, done, total).
 
@@ -292,17 +200,50 @@ def score(
     Raises:
         ConfigError: Options that contradict each other or a missing backbone.
         ValueError: Fewer than 2 samples, or one that does not fit; names the sample. `BudgetError`: too little memory.
+            With several processes: samples that cannot be counted, or fewer than there are shares.
     """
     config = config.resolved()
     programs = programs or Programs()
+    mesh = usual_mesh() if mesh is None else mesh
     total = len(samples) if isinstance(samples, Sized) else None
+    own: Iterable[Sample] = samples
+    if jax.process_count() > 1:
+        if not isinstance(samples, Sequence):
+            raise ValueError("samples: with several processes expected a sequence, the same for all of them")
+        assert mesh is not None
+        own = (samples[i] for i in own_share(len(samples), mesh))
     plan = None
     if total is not None and total > 1:
-        plan = plan_for(config, total, usable_memory() if memory_bytes is None else memory_bytes)
+        plan = plan_for(config, total, usable_memory() if memory_bytes is None else memory_bytes, mesh)
     with contextlib.ExitStack() as stack:
         store = None
         if plan is not None and plan.on_disk:
             store = FeatureStore(Path(stack.enter_context(tempfile.TemporaryDirectory(dir=scratch_dir))))
-        features, seen = extract(samples, config, programs, total=total, progress=progress, store=store)
+        whole = total if jax.process_count() > 1 else None
+        mesh = devices_for(plan, mesh)
+        features, seen = extract(
+            own, config, programs, total=total, progress=progress, store=store, mesh=mesh, whole=whole
+        )
+        seen = gather_list(seen)
         parts = divide(len(seen), subsets=subsets, batch_size=batch_size, seed=seed)
         return score_features(features, seen, config, programs, parts=parts, plan=plan, progress=progress)
+
+
+def usual_mesh() -> Mesh | None:
+    """All devices of all processes; None where there is but one."""
+    return make_mesh() if jax.device_count() > 1 else None
+
+
+def own_share(total: int, mesh: Mesh) -> range:
+    """Which of `total` samples this process reads and extracts.
+
+    Raises:
+        ConfigError: So few samples that a process would have none.
+    """
+    share = -(-total // mesh.size)
+    last = [device.process_index for device in mesh.devices.flat][: -(-total // share)]
+    if len(set(last)) < jax.process_count():
+        raise ConfigError(
+            f"N = {total}: too few samples for {jax.process_count()} processes with {mesh.size} devices; start fewer"
+        )
+    return samples_of_process(total, mesh)

@@ -1,27 +1,29 @@
 """Point maps to tokens: groups, encoder and neighbourhood aggregation (paper III-A and III-B)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 
-from musc_jax._arrays import join_stages
+from musc_jax._arrays import Array, join_stages
 from musc_jax.aggregation import snamd_points
 from musc_jax.config import Config
 from musc_jax.feature_store import FeatureStore, StoredArray, StoreWriter
 from musc_jax.grouping import iterative_point_grouping
 from musc_jax.programs import Programs
 from musc_jax.sampling import farthest_point_sampling
+from musc_jax.sharding import everywhere, over_devices
 
 
 class PointFeatures(NamedTuple):
     """Aggregated group tokens of N samples, and where the groups lie."""
 
-    stages: Sequence[Float[jax.Array, "N G C"] | StoredArray]
+    stages: Sequence[Float[Array, "N G C"] | StoredArray]
     points: Float[np.ndarray, "N P 3"] | StoredArray
     """All pixels of the point maps, centred and scaled to the unit sphere; 0 where there is no point."""
     valid: Bool[np.ndarray, "N P"] | StoredArray
@@ -123,30 +125,61 @@ def _aggregate_points(
 
 
 class PointExtractor:
-    """Groups, encodes and aggregates one cloud at a time; every cloud is a full grid with a mask: one program."""
+    """Groups, encodes and aggregates a cloud at a time on each device; all are full grids with a mask: one program."""
 
-    def __init__(self, config: Config, programs: Programs, store: FeatureStore | None = None) -> None:
-        self._config, self._programs, self._store = config, programs, store
+    def __init__(
+        self, config: Config, programs: Programs, store: FeatureStore | None = None, mesh: Mesh | None = None
+    ) -> None:
+        assert config.point_backbone is not None
+        self._config, self._programs, self._store, self._mesh = config, programs, store, mesh
+        variables = config.point_backbone.variables
+        self._variables = variables if mesh is None else everywhere(variables, mesh)
         self._writers: Sequence[StoreWriter] = ()
         self._cloud_writers: Sequence[StoreWriter] = ()
+        self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
         self._stages: list[tuple[jax.Array, ...]] = []
         self._clouds: list[tuple] = []
 
     def add(self, name: str, point_map: Float[np.ndarray, "S S 3"]) -> None:
-        """Groups and encodes the next cloud; ValueError names a sample with fewer points than a group."""
-        config, run = self._config, self._programs.run
-        backbone, grouping = config.point_backbone, config.grouping
-        assert backbone is not None
+        """Takes the next cloud; ValueError names a sample with fewer points than a group."""
+        group_size = self._config.grouping.group_size
         with self._programs.timed("point grouping"):
             points, valid = normalize_points(point_map)
-        if valid.sum() < grouping.group_size:
+        if valid.sum() < group_size:
             raise ValueError(
-                f"sample {name}: {valid.sum()} points are fewer than the {grouping.group_size} of one group; "
+                f"sample {name}: {valid.sum()} points are fewer than the {group_size} of one group; "
                 f"leave the sample out or pass a smaller group_size"
             )
+        self._waiting.append((points, valid))
+        if self._mesh is None or len(self._waiting) == self._mesh.size:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Runs the waiting clouds: one, or one on each device, filled up by repeating."""
+        waiting, self._waiting = self._waiting, []
+        if self._mesh is None:
+            ((points, valid),) = waiting
+            self._keep(points, valid, *self._encode(points, valid))
+            return
+        filled = waiting + waiting[-1:] * (self._mesh.size - len(waiting))
+        encoded = self._encode(*(np.stack(column) for column in zip(*filled, strict=True)))
+        # To the host: in scoring, other devices hold these samples.
+        stages, centers, pixels, curvature = jax.tree.map(np.asarray, encoded)
+        for i, cloud in enumerate(waiting):
+            self._keep(*cloud, tuple(stage[i] for stage in stages), centers[i], pixels[i], curvature[i])
+
+    def _on_all(self, function: Callable, *, shared: int = 0) -> Callable:
+        return function if self._mesh is None else over_devices(function, self._mesh, shared=shared, one_by_one=True)
+
+    def _encode(self, points: np.ndarray, valid: np.ndarray) -> tuple:
+        """(stages, centers, pixels, curvature) of a cloud; over several devices of a batch of them."""
+        config, run, grouping = self._config, self._programs.run, self._config.grouping
+        backbone = config.point_backbone
+        assert backbone is not None
+        assert config.point_norm is not None
         pixels = run(
             "point grouping",
-            _sample_centers,
+            self._on_all(_sample_centers),
             points,
             valid,
             num_groups=grouping.num_groups,
@@ -154,7 +187,7 @@ class PointExtractor:
         )
         groups, centers, curvature = run(
             "point grouping",
-            _group,
+            self._on_all(_group),
             points,
             valid,
             pixels,
@@ -166,11 +199,10 @@ class PointExtractor:
         )
         blocks = backbone.blocks if config.uses_images else config.blocks
         assert blocks is not None
-        assert config.point_norm is not None
         tokens = run(
             "point backbone",
-            _point_tokens,
-            backbone.variables,
+            self._on_all(_point_tokens, shared=1),
+            self._variables,
             groups,
             centers,
             module=backbone.module,
@@ -179,7 +211,7 @@ class PointExtractor:
         )
         stages = run(
             "point aggregation",
-            _aggregate_points,
+            self._on_all(_aggregate_points),
             tokens,
             centers,
             curvature,
@@ -188,19 +220,25 @@ class PointExtractor:
             variant=config.variant,
             similarity_weighting="swpooling" not in config.ablate,
         )
+        return stages, centers, pixels, curvature
+
+    def _keep(self, points: np.ndarray, valid: np.ndarray, stages: tuple, *groups: jax.Array | np.ndarray) -> None:
+        """Puts a cloud's features where they stay."""
         if self._store is None:
             self._stages.append(stages)
-            self._clouds.append((points, valid, centers, pixels, curvature))
+            self._clouds.append((points, valid, *groups))
             return
         if not self._writers:
             self._writers = self._store.writers("points", len(stages), with_mean=True)
             self._cloud_writers = self._store.writers("cloud", 2)
         for writer, array in zip((*self._writers, *self._cloud_writers), (*stages, points, valid), strict=True):
             writer.append(np.asarray(array)[None])
-        self._clouds.append((centers, pixels, curvature))
+        self._clouds.append(groups)
 
     def finish(self) -> PointFeatures:
-        """Puts all samples together."""
+        """Runs what is left over and puts all samples together."""
+        if self._waiting:
+            self._flush()
         if self._store is not None:
             columns = (jnp.stack(column) for column in zip(*self._clouds, strict=True))
             stored = [writer.finish() for writer in self._writers]
@@ -208,7 +246,7 @@ class PointExtractor:
             return PointFeatures(stored, clouds, masks, *columns)
         points, valid, *groups = zip(*self._clouds, strict=True)
         return PointFeatures(
-            join_stages(self._stages, jnp.stack),
+            join_stages(self._stages, jnp.stack if self._mesh is None else np.stack),
             np.stack(points),
             np.stack(valid),
             *(jnp.stack(column) for column in groups),

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from musc_jax._arrays import Array
 from musc_jax.crossmodal import average_both
 from musc_jax.data.loading import map_ahead
 from musc_jax.feature_store import StoredArray
@@ -22,7 +23,7 @@ from musc_jax.mutual import panel_scores
 from musc_jax.programs import Programs
 from musc_jax.subsets import draw_references
 
-Stage = jax.Array | StoredArray
+Stage = Array | StoredArray
 """Features (N, M, C) of one modality and stage."""
 
 

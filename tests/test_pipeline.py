@@ -1,44 +1,27 @@
 """The pipeline as a library call, on samples made in memory."""
 
-from pathlib import Path
-
 import chex
 import numpy as np
 import pytest
+from scenes import GROUPS, make_backbones, make_samples
 
 import musc_jax
-import weights
 from musc_jax import Config, pipeline
-from musc_jax.config import AggregationConfig, ConfigError, GroupingConfig
-from musc_jax.data import Sample
+from musc_jax.config import AggregationConfig, ConfigError
 from musc_jax.features import extract
 from musc_jax.point_features import normalize_points
 from musc_jax.programs import Programs
 from musc_jax.subsets import divide
 
-GROUPS = GroupingConfig(num_groups=40, group_size=16, k_iter=10)
-
 
 @pytest.fixture(scope="module")
 def backbones():
-    image = weights.load("random", "dino_vits8", width=32, depth=3, heads=2, mlp_width=48)
-    points = weights.load(Path(__file__).parent / "golden" / "point_mae_tiny.pth", "point_mae", heads=3)
-    return {"image_backbone": image, "point_backbone": points}
+    return make_backbones()
 
 
-@pytest.fixture
-def samples(rng):
-    """Six little scenes of one kind, one of them with a spot and a bump."""
-    made = []
-    y, x = np.mgrid[:32, :32] / 32 - 0.5
-    for i in range(6):
-        spot = ((x - 0.1) ** 2 + y**2 < 0.01) & (i == 4)
-        image = np.where(spot[..., None], [40, 40, 220], [200, 120, 60]) + rng.integers(0, 12, (32, 32, 3))
-        depth = 1.5 + 0.2 * (x**2 + y**2) - 0.1 * spot + 0.001 * rng.normal(size=x.shape)
-        points = np.stack([x + 0.001, y + 0.001, depth], -1).astype(np.float32)
-        points[:2] = 0
-        made.append(Sample(f"{i:03d}", image.astype(np.uint8), points, spot, int(i == 4), Path(f"{i}.png")))
-    return made
+@pytest.fixture(scope="module")
+def samples():
+    return make_samples(6)
 
 
 @pytest.mark.parametrize("modality", ["rgb", "points", "rgb+points"])

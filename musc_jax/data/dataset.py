@@ -99,12 +99,15 @@ class Dataset:
         """
         return self._of(category)[index].read(size)
 
-    def samples(self, category: str, *, size: int, workers: int = 2, ahead: int = 8) -> Iterator[Sample]:
-        """Load a category's samples in order, up to `ahead` of them in advance in threads.
+    def samples(
+        self, category: str, *, size: int, only: range | None = None, workers: int = 2, ahead: int = 8
+    ) -> Iterator[Sample]:
+        """Load a category's samples in order, up to `ahead` of them in advance in threads; or `only` some of them.
 
         Closing the iterator ends the threads. What `load` raises is raised in its sample's place.
         """
         entries = self._of(category)
+        entries = entries if only is None else entries[only.start : only.stop]
         return map_ahead(lambda entry: entry.read(size), entries, workers=workers, ahead=ahead)
 
     def _of(self, category: str) -> tuple[Entry, ...]:

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from eyecandies_tree import write_category
 from safetensors.numpy import save_file
 
 
@@ -42,3 +43,12 @@ def image_weights(tmp_path_factory):
     }
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "vit"}))
     return folder
+
+
+@pytest.fixture(scope="session")
+def candies(tmp_path_factory):
+    """Two categories in the Eyecandies layout, six samples each, raw scans."""
+    root = tmp_path_factory.mktemp("candies")
+    for category in ("Apple", "Berry"):
+        write_category(root, category, [f"{i:02d}" for i in range(6)])
+    return root

@@ -9,7 +9,7 @@ import numpy as np
 from absl import flags
 
 from launch import command, distributed
-from musc_jax import sharding
+from musc_jax import half_ring, sharding
 from musc_jax.config import ConfigError
 
 
@@ -25,10 +25,10 @@ def scores(file):
     own = sharding.samples_of_process(7, mesh)
     arrays = features()
     image, points, patch = (sharding.to_global(x[own.start : own.stop], 7, mesh) for x in arrays)
-    found = jax.jit(lambda *a: sharding.sharded_multimodal_scores(*a, mesh, count=7))(image, points, patch)
-    names = distributed.gather_list([f"sample {i}" for i in own])
+    found = jax.jit(lambda *a: half_ring.sharded_multimodal_scores(*a, mesh, count=7))(image, points, patch)
+    names = sharding.gather_list([f"sample {i}" for i in own])
     first = distributed.agreed(distributed.is_first())
-    whole = distributed.gather(image)
+    whole = sharding.gather(image)
     distributed.barrier("scored")
     file = f"{file}_{jax.process_index()}.npz"
     np.savez(file, image=found[0], points=found[1], names=names, first=first, whole=whole, own=[own.start, own.stop])

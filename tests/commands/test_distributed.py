@@ -165,7 +165,7 @@ def test_alone_nothing_is_started(given, monkeypatch):
     code = (
         "import jax; from absl import flags; from launch import distributed as d; flags.FLAGS(['t']);"
         "assert not d.start(); assert not jax.distributed.is_initialized();"
-        "assert d.is_first() and d.agreed(True) and not d.agreed(False) and d.gather_list([1]) == [1];"
+        "assert d.is_first() and d.agreed(True) and not d.agreed(False);"
         "d.barrier('x'); assert d.leave(2) == 2"
     )
     for name in list(os.environ):

@@ -26,15 +26,6 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 SMALL = ("--image_size=32", "--num_groups=48", "--group_size=24", "--k_iter=16")
 
 
-@pytest.fixture(scope="session")
-def candies(tmp_path_factory):
-    """Two categories in the Eyecandies layout, six samples each, raw scans."""
-    root = tmp_path_factory.mktemp("candies")
-    for category in ("Apple", "Berry"):
-        write_category(root, category, [f"{i:02d}" for i in range(6)])
-    return root
-
-
 @pytest.fixture
 def run(tmp_path, image_weights, candies, capsys):
     """Runs the command with small settings; returns its exit code, what it printed, and its results folder."""

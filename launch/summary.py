@@ -1,0 +1,119 @@
+"""What a run of `launch.eval` says in the end: tables for people, files for programs."""
+
+import platform
+import sys
+import time
+from importlib import metadata
+from typing import Any
+
+import jax
+from absl import flags
+
+import musc_jax
+from launch import flags as options
+from launch.output import ResultsFolder
+from musc_jax import metrics as measure
+from musc_jax import report
+from musc_jax.config import Config
+from musc_jax.data import Dataset
+from musc_jax.memory import peak_memory
+from musc_jax.programs import Programs
+
+_VERSIONS = ("jax", "jaxlib", "flax", "numpy", "scipy", "scikit-learn", "pillow", "dbscan")
+
+
+def versions() -> dict[str, str]:
+    """Of all that changes numbers."""
+    others = {name: metadata.version(name) for name in _VERSIONS}
+    return {"musc-jax": musc_jax.__version__, "python": platform.python_version(), **others}
+
+
+def _repetitions(records: dict[str, Any]) -> dict[str, Any]:
+    """What metrics.json says about each seed, and the deviations over them; nothing without repetitions."""
+    if not all("seeds" in record for record in records.values()):
+        return {}
+    seeds = next(iter(records.values()))["seeds"]
+    by_seed = {seed: {name: record["seeds"][seed] for name, record in records.items()} for seed in seeds}
+    means = {seed: measure.mean_metrics(categories)[0] for seed, categories in by_seed.items()}
+    deviation = {
+        "categories": {n: measure.deviation_of_metrics(list(r["seeds"].values())) for n, r in records.items()},
+        "mean": measure.deviation_of_metrics(list(means.values())),
+    }
+    return {
+        "deviation": deviation,
+        "seeds": {seed: {"categories": by_seed[seed], "mean": means[seed]} for seed in seeds},
+    }
+
+
+def summarise(
+    config: Config,
+    dataset: Dataset,
+    division: options.Division,
+    folder: ResultsFolder,
+    records: dict[str, Any],
+    programs: Programs,
+    note: str | None,
+    started: float,
+) -> None:
+    """Prints the tables, compares with what was published, and writes metrics.json, metrics.csv and run.json."""
+    categories = {name: record["metrics"] for name, record in records.items()}
+    mean, counts = measure.mean_metrics(categories)
+    timings = {
+        name: {stage: s / record["num_samples"] for stage, s in record["timings"].items()}
+        for name, record in records.items()
+    }
+    repetitions = _repetitions(records)
+    deviation = repetitions["deviation"]["mean"] if repetitions else None
+    print(report.metrics_table(categories, mean, counts, deviation=deviation, note=note))
+    if repetitions:
+        print(
+            f"means and standard deviations over {len(division.seeds)} random choices "
+            f"(seeds {','.join(map(str, division.seeds))}); scores, maps and pictures are of the first"
+        )
+    print()
+    print(report.timings_table(timings))
+    published = None
+    assert config.image_size is not None
+    whole = options.LIMIT.value is None and division.normal_ratio == 1 and not any(dataset.skipped.values())
+    if note is None and whole and options.is_standard(config):
+        published = report.published(
+            dataset.name,
+            modality=config.modality,
+            backbone=config.image_backbone.name if config.image_backbone else "point_mae",
+            variant=config.variant,
+            image_size=config.image_size,
+            categories=dataset.categories,
+            subsets=division.subsets,
+            batch_size=division.batch_size,
+        )
+    if published is not None:
+        print()
+        print(report.difference_line(mean, published))
+    device = jax.devices()[0]
+    run = {
+        "command": sys.argv,
+        "dataset": dataset.name,
+        "config": config.as_dict(),
+        "flags": {flag.name: flag.value for flag in flags.FLAGS.flags_by_module_dict()["launch.flags"]},
+        "note": note,
+        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+        "versions": versions(),
+        "seconds": {"total": time.perf_counter() - started, "compilation": programs.compile_seconds},
+        "seconds_per_sample": timings,
+        "peak_memory_bytes": peak_memory(),
+        "samples": {name: record["num_samples"] for name, record in records.items()},
+        "skipped": {name: [str(p) for p in problems] for name, problems in dataset.skipped.items()},
+        "warnings": list(dataset.warnings),
+    }
+    folder.write_summary(
+        categories,
+        mean,
+        metrics_csv=report.metrics_csv(categories, mean, deviation),
+        run=run,
+        note=note,
+        repetitions=repetitions,
+    )
+    print(
+        f"\n{folder.path}: metrics.json, metrics.csv, run.json and a folder for each category "
+        f"({time.perf_counter() - started:.0f} s, of which {programs.compile_seconds:.0f} s compilation)"
+    )
