@@ -100,7 +100,7 @@ def locate(path: Path) -> Checkpoint:
             raise WeightsError(f"{path}: neither a file nor a folder (a broken link?); pass a path that is one")
     except OSError as error:
         raise WeightsError(f"{path}: cannot be looked at ({error.strerror or error})") from None
-    raise WeightsError(f"{path}: no such file or folder; pass a path, 'pretrained' or 'random'")
+    raise WeightsError(f"{path}: no such file or folder")
 
 
 def _settings(path: Path) -> dict[str, Any]:
