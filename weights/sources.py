@@ -28,6 +28,7 @@ from weights.files import SAFETENSORS, Checkpoint, locate, read_entries
 
 Report = Callable[[str], None]
 Parameters = Iterable[tuple[str, np.ndarray]]
+Stored = tuple[dict[str, np.ndarray], Provenance]
 
 
 def load(
@@ -284,9 +285,16 @@ def _explicit(path: Path, spec: BackboneSpec, dtype: str, overrides: Mapping[str
 
 
 def _from_converted(
-    path: Path, spec: BackboneSpec, dtype: str, overrides: Mapping[str, Any], *, source: str | None = None
+    path: Path,
+    spec: BackboneSpec,
+    dtype: str,
+    overrides: Mapping[str, Any],
+    *,
+    source: str | None = None,
+    content: Stored | None = None,
 ) -> Backbone:
-    values, provenance = converted.read(path, spec.name)
+    """A converted file; its content, where it is read and checked already: comparing checksums takes half the time."""
+    values, provenance = content or converted.read(path, spec.name)
     config = dataclasses.replace(provenance.architecture, **overrides)
     check(config, str(path))
     shapes = {name: value.shape for name, value in values.items()}
@@ -305,12 +313,8 @@ def _convert(
     return record
 
 
-def _objection(path: Path, spec: BackboneSpec, revision: str | None) -> str | None:
-    """Why a stored file may not be used; None if it may."""
-    try:
-        provenance = converted.read(path, spec.name)[1]
-    except WeightsError as problem:
-        return str(problem)
+def _objection(path: Path, spec: BackboneSpec, provenance: Provenance, revision: str | None) -> str | None:
+    """Why a sound stored file may not be used; None if it may."""
     if provenance.origin and provenance.origin not in spec.origins:
         return f"{path} comes from {provenance.origin}"
     wanted = revision or spec.revision
@@ -319,25 +323,31 @@ def _objection(path: Path, spec: BackboneSpec, revision: str | None) -> str | No
     return None
 
 
-def _usable(path: Path, spec: BackboneSpec, revision: str | None, report: Report, *, replace_own: bool = True) -> bool:
-    """Whether a stored file is there and may be used; if it must be made anew, a word about why.
+def _usable(
+    path: Path, spec: BackboneSpec, revision: str | None, report: Report, *, replace_own: bool = True
+) -> Stored | None:
+    """A stored file's content, checked; None if there is none, or it must be made anew, with a word about why.
 
     Raises:
         WeightsError: It may not be used and, without `replace_own`, was converted from a file of the user, which
             nothing published under the same name may replace.
     """
     if not path.exists():
-        return False
-    objection = _objection(path, spec, revision)
+        return None
+    try:
+        stored = converted.read(path, spec.name)
+        objection = _objection(path, spec, stored[1], revision)
+    except WeightsError as problem:
+        objection = str(problem)
     if objection is None:
-        return True
+        return stored
     if not replace_own and converted.is_converted(path) and converted.is_own(path):
         raise WeightsError(
             f"{path}: made from a file of your own, and not usable ({objection}); convert that file again, or move "
             f"this one away for the published parameters"
         )
     report(f"{spec.name}: made anew, because {objection}")
-    return False
+    return None
 
 
 def _pretrained(
@@ -362,9 +372,10 @@ def _pretrained(
         stored = _stored(folder, spec)
         # In a user's folder a file of that name may also be one to convert.
         ours = converted.is_converted(stored) or folder == store
-        if ours and _usable(stored, spec, revision, report, replace_own=folder == store):
+        content = _usable(stored, spec, revision, report, replace_own=folder == store) if ours else None
+        if content is not None:
             report(f"{spec.name}: {stored}")
-            return _from_converted(stored, spec, dtype, overrides)
+            return _from_converted(stored, spec, dtype, overrides, content=content)
         for name in spec.file_names:
             found = folder / name
             if not found.exists() or (ours and found == stored):

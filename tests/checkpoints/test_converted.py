@@ -213,6 +213,16 @@ def test_a_damaged_cache_is_made_anew_and_said_so(source, file, tmp_path, monkey
     assert set(fetched) == {stored}
 
 
+def test_what_is_stored_is_read_once(source, tmp_path, monkeypatch):
+    """Its checksum takes as long as reading it."""
+    monkeypatch.delenv("MUSC_WEIGHTS_DIR", raising=False)
+    weights.convert(source, "dino_vitb8", tmp_path / "cache" / "dino_vitb8.safetensors", heads=2)
+    read, seen = converted.read, []
+    monkeypatch.setattr(converted, "read", lambda *arguments: seen.append(arguments) or read(*arguments))
+    assert weights.load("pretrained", "dino_vitb8", cache_dir=tmp_path / "cache").depth == 2
+    assert len(seen) == 1
+
+
 def test_what_is_the_users_own_is_not_replaced_by_what_is_published(source, tmp_path, monkeypatch):
     """A damaged file in the folder of the user, made from parameters that cannot be fetched."""
     monkeypatch.delenv("MUSC_WEIGHTS_DIR", raising=False)
