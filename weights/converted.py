@@ -108,6 +108,11 @@ def _metadata(path: Path) -> dict[str, str]:
         raise WeightsError(f"{path}: cannot be read as safetensors ({shown(error)})") from None
 
 
+def is_own(path: Path) -> bool:
+    """Whether a converted file was made from a file of the user, so that nothing published can replace it."""
+    return not _metadata(path).get("origin")
+
+
 def read(path: Path, backbone: str) -> tuple[dict[str, np.ndarray], Provenance]:
     """Converted parameters of a backbone, checked.
 

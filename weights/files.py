@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,19 +21,12 @@ SAFETENSORS = ".safetensors"
 # Headers of the largest checkpoints take some 100 KB; the library would read one of 100 MB.
 _MAX_HEADER = 4 << 20
 _MAX_SETTINGS = 1 << 20
+# CLIP with its text part has 600, a training state of Point-MAE 500.
+_MAX_ENTRIES = 10_000
 _TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 # What wrappers put in front of names, in any order.
-_PREFIXES = (
-    "module.",
-    "base_model.",
-    "MAE_encoder.",
-    "state_dict.",
-    "vision_model.",
-    "backbone.",
-    "vit.",
-    "dinov2.",
-    "dinov2_with_registers.",
-    "model.",
+_WRAPPERS = re.compile(
+    r"(?:(?:module|base_model|MAE_encoder|state_dict|vision_model|backbone|vit|dinov2|dinov2_with_registers|model)\.)*"
 )
 
 
@@ -106,7 +100,7 @@ def locate(path: Path) -> Checkpoint:
             raise WeightsError(f"{path}: neither a file nor a folder (a broken link?); pass a path that is one")
     except OSError as error:
         raise WeightsError(f"{path}: cannot be looked at ({error.strerror or error})") from None
-    raise WeightsError(f"{path}: no such file or folder; pass a path, 'pretrained' or 'random'")
+    raise WeightsError(f"{path}: no such file or folder")
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -147,6 +141,12 @@ def read_entries(path: Path) -> dict[str, Entry]:
     return entries
 
 
+def _refuse_crowds(path: Path, entries: int) -> None:
+    """Comparing hundreds of thousands of names with the tables takes long, and longer to tell of them."""
+    if entries > _MAX_ENTRIES:
+        raise WeightsError(f"{path}: holds {entries} parameters, which no backbone has; pass one model's checkpoint")
+
+
 def safetensors_header(path: Path) -> int:
     """Size of a safetensors file's header in bytes.
 
@@ -164,30 +164,30 @@ def _safetensors(path: Path) -> dict[str, Entry]:
     safetensors_header(path)
     try:
         archive = safe_open(path, framework="np")
+        names = archive.keys()
+        _refuse_crowds(path, len(names))
         entries = {}
-        for name in archive.keys():  # noqa: SIM118
+        for name in names:
             part = archive.get_slice(name)
             kind = part.get_dtype()
             entries[name] = Entry(tuple(part.get_shape()), _TYPES.get(kind, kind), partial(archive.get_tensor, name))
         return entries
+    except WeightsError:
+        raise
     except (OSError, SafetensorError, ValueError) as error:
         raise WeightsError(f"{path}: cannot be read as safetensors ({shown(error)}); fetch it again") from None
 
 
 def _torch(path: Path) -> dict[str, Entry]:
     archive = TorchFile(path)
+    tensors = archive.tensors()
+    _refuse_crowds(path, len(tensors))
     return {
         name: Entry(tensor.shape, tensor.storage.dtype.name, partial(archive.read_parameter, tensor))
-        for name, tensor in archive.tensors().items()
+        for name, tensor in tensors.items()
     }
 
 
 def strip_prefixes(name: str) -> str:
     """A name without what wrappers put in front of it, in any order."""
-    stripped = True
-    while stripped:
-        stripped = False
-        for prefix in _PREFIXES:
-            if name.startswith(prefix):
-                name, stripped = name[len(prefix) :], True
-    return name
+    return _WRAPPERS.sub("", name, count=1)

@@ -23,11 +23,12 @@ from weights.conversion import convert as convert_entries
 from weights.conversion import scheme_of
 from weights.converted import Provenance
 from weights.download import Progress, download
-from weights.errors import WeightsError
+from weights.errors import WeightsError, shown
 from weights.files import SAFETENSORS, Checkpoint, locate, read_entries
 
 Report = Callable[[str], None]
 Parameters = Iterable[tuple[str, np.ndarray]]
+Stored = tuple[dict[str, np.ndarray], Provenance]
 
 
 def load(
@@ -85,7 +86,7 @@ def load(
         places = [weights_dir, os.environ.get("MUSC_WEIGHTS_DIR")]
         store = Path(cache_dir).expanduser() if cache_dir else default_folder()
         return _pretrained(spec, places, store, revision, dtype, overrides, report or _silent, progress)
-    return _explicit(Path(path).expanduser(), spec, dtype, overrides)
+    return _explicit(_path(path, "a path, 'pretrained' or 'random'"), spec, dtype, overrides)
 
 
 def default_folder() -> Path:
@@ -125,7 +126,7 @@ def convert(
     spec, target = spec_of(backbone), Path(output).expanduser()
     if target.suffix != SAFETENSORS:
         raise WeightsError(f"{target}: expected a name that ends in {SAFETENSORS}")
-    checkpoint = locate(Path(source).expanduser())
+    checkpoint = locate(_path(source, "a file or folder with a checkpoint"))
     if target.exists() and target.samefile(checkpoint.path):
         raise WeightsError(f"{target}: source and output are the same file; pass another --output")
     if converted.is_converted(checkpoint.path):
@@ -160,11 +161,21 @@ def fetch(
     spec, report = spec_of(backbone), report or _silent
     place = folder or os.environ.get("MUSC_WEIGHTS_DIR")
     target = _stored(Path(place).expanduser() if place else default_folder(), spec)
-    if _usable(target, spec, revision, report):
+    if _usable(target, spec, revision, report, replace_own=False):
         report(f"{backbone}: there already")
     elif _fetch(spec, target, revision, report, progress) is not None:
         raise WeightsError(f"{target}: cannot be written; pass another folder")
     return target
+
+
+def _path(given: str | os.PathLike, expected: str) -> Path:
+    """What a user names as a path, if something is there."""
+    path = Path(given).expanduser()
+    if "://" in os.fspath(given):
+        raise WeightsError(f"{shown(given)}: an address; download it and pass the file")
+    if not os.fspath(given) or not os.path.lexists(path):
+        raise WeightsError(f"{shown(os.fspath(given) or repr(''))}: no such file or folder; pass {expected}")
+    return path
 
 
 def _silent(text: str) -> None:
@@ -274,9 +285,16 @@ def _explicit(path: Path, spec: BackboneSpec, dtype: str, overrides: Mapping[str
 
 
 def _from_converted(
-    path: Path, spec: BackboneSpec, dtype: str, overrides: Mapping[str, Any], *, source: str | None = None
+    path: Path,
+    spec: BackboneSpec,
+    dtype: str,
+    overrides: Mapping[str, Any],
+    *,
+    source: str | None = None,
+    content: Stored | None = None,
 ) -> Backbone:
-    values, provenance = converted.read(path, spec.name)
+    """A converted file; its content, where it is read and checked already: comparing checksums takes half the time."""
+    values, provenance = content or converted.read(path, spec.name)
     config = dataclasses.replace(provenance.architecture, **overrides)
     check(config, str(path))
     shapes = {name: value.shape for name, value in values.items()}
@@ -295,23 +313,41 @@ def _convert(
     return record
 
 
-def _usable(path: Path, spec: BackboneSpec, revision: str | None, report: Report) -> bool:
-    """Whether a stored file may be used; if it must be made anew, a word about why."""
-    if not path.exists():
-        return False
-    try:
-        provenance = converted.read(path, spec.name)[1]
-    except WeightsError as problem:
-        report(f"{spec.name}: made anew, because {problem}")
-        return False
+def _objection(path: Path, spec: BackboneSpec, provenance: Provenance, revision: str | None) -> str | None:
+    """Why a sound stored file may not be used; None if it may."""
     if provenance.origin and provenance.origin not in spec.origins:
-        report(f"{spec.name}: made anew, because {path} comes from {provenance.origin}")
-        return False
+        return f"{path} comes from {provenance.origin}"
     wanted = revision or spec.revision
     if (revision or provenance.revision) and wanted != provenance.revision and f"@{wanted}/" not in provenance.source:
-        report(f"{spec.name}: made anew, because {path} is {provenance.source}, not revision {wanted}")
-        return False
-    return True
+        return f"{path} is {provenance.source}, not revision {wanted}"
+    return None
+
+
+def _usable(
+    path: Path, spec: BackboneSpec, revision: str | None, report: Report, *, replace_own: bool = True
+) -> Stored | None:
+    """A stored file's content, checked; None if there is none, or it must be made anew, with a word about why.
+
+    Raises:
+        WeightsError: It may not be used and, without `replace_own`, was converted from a file of the user, which
+            nothing published under the same name may replace.
+    """
+    if not path.exists():
+        return None
+    try:
+        stored = converted.read(path, spec.name)
+        objection = _objection(path, spec, stored[1], revision)
+    except WeightsError as problem:
+        objection = str(problem)
+    if objection is None:
+        return stored
+    if not replace_own and converted.is_converted(path) and converted.is_own(path):
+        raise WeightsError(
+            f"{path}: made from a file of your own, and not usable ({objection}); convert that file again, or move "
+            f"this one away for the published parameters"
+        )
+    report(f"{spec.name}: made anew, because {objection}")
+    return None
 
 
 def _pretrained(
@@ -336,9 +372,10 @@ def _pretrained(
         stored = _stored(folder, spec)
         # In a user's folder a file of that name may also be one to convert.
         ours = converted.is_converted(stored) or folder == store
-        if ours and _usable(stored, spec, revision, report):
+        content = _usable(stored, spec, revision, report, replace_own=folder == store) if ours else None
+        if content is not None:
             report(f"{spec.name}: {stored}")
-            return _from_converted(stored, spec, dtype, overrides)
+            return _from_converted(stored, spec, dtype, overrides, content=content)
         for name in spec.file_names:
             found = folder / name
             if not found.exists() or (ours and found == stored):
@@ -438,4 +475,4 @@ def _by_hand(spec: BackboneSpec) -> str:
             f"download config.json and model.safetensors (or pytorch_model.bin) from {spec.origins[0]} into a folder "
             f"and pass {flag}=FOLDER"
         )
-    return f"{what}, or {flag}=random for a try that says nothing about accuracy"
+    return f"{what} to launch.eval, or {flag}=random for a try that says nothing about accuracy"

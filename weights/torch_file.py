@@ -27,6 +27,7 @@ _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 _LEGACY_START = b"\x80\x02\x8a\x0a" + _LEGACY_MAGIC.to_bytes(10, "little")
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
+_TORCHSCRIPT = ("constants.pkl", "code/")
 _OPTIMIZERS = ("optimizer", "lr_scheduler", "scheduler")
 
 
@@ -65,7 +66,14 @@ class TorchFile:
             self.content = self._open()
         except BrokenPickleError as problem:
             raise self._broken(str(problem)) from None
-        except (OSError, zipfile.BadZipFile, RecursionError, NotImplementedError, UnicodeDecodeError) as error:
+        except (
+            OSError,
+            zipfile.BadZipFile,
+            RecursionError,
+            NotImplementedError,
+            UnicodeDecodeError,
+            OverflowError,
+        ) as error:
             raise WeightsError(
                 f"{path}: cannot be read as a PyTorch checkpoint ({shown(error)}); fetch it again"
             ) from None
@@ -96,6 +104,14 @@ class TorchFile:
         members: dict[str, _Place] = {}
         with _Guarded(self.path) as file, zipfile.ZipFile(file) as archive:
             infos = sorted(archive.infolist(), key=lambda info: info.header_offset)
+            if not infos:
+                raise BrokenPickleError("its list of members is empty")
+            # Asked first, because PyTorch compresses the code in it.
+            if any(info.filename.partition("/")[2].startswith(_TORCHSCRIPT) for info in infos):
+                raise WeightsError(
+                    f"{self.path}: a TorchScript archive, which holds code; pass the model's folder from Hugging Face, "
+                    f"or load it with PyTorch and save its state_dict()"
+                )
             ends = [info.header_offset for info in infos[1:]] + [archive.start_dir]
             for info, end in zip(infos, ends, strict=True):
                 name = info.filename.partition("/")[2]
@@ -110,11 +126,6 @@ class TorchFile:
                 members[name] = _place(file, info, end)
             if len({info.filename.partition("/")[0] for info in infos}) != 1 or "data.pkl" not in members:
                 raise BrokenPickleError("it holds no data.pkl")
-            if "constants.pkl" in members or any(name.startswith("code/") for name in members):
-                raise WeightsError(
-                    f"{self.path}: a TorchScript archive, which holds code; pass the model's folder from Hugging Face, "
-                    f"or load it with PyTorch and save its state_dict()"
-                )
             order = _member(file, members["byteorder"], 16) if "byteorder" in members else b"little"
             if order != b"little":
                 raise BrokenPickleError("its byte order is not little-endian")

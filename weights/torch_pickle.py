@@ -19,6 +19,9 @@ from weights.errors import shown
 MAX_PICKLE = 16 << 20
 # A large CLIP checkpoint takes 30,000; a bomb would keep the interpreter busy for minutes.
 _MAX_OPERATIONS = 200_000
+_MAX_LINE = 200
+# Larger numbers can be chosen so that all of them meet in one slot of a dictionary, which then takes minutes to fill.
+_MAX_KEY = 1 << 31
 _MAX_STACK = 100_000
 _MAX_COUNT = 1 << 40
 _MAX_AXES = 16
@@ -120,6 +123,8 @@ def _hashable_key(key: Any) -> Any:
     # No tuples: hashing deeply nested ones overruns the stack of the interpreter.
     if not isinstance(key, str | int | bytes | type(None)):
         raise BrokenPickleError(f"a dictionary key of type {type(key).__name__}")
+    if isinstance(key, int) and not -_MAX_KEY <= key < _MAX_KEY:
+        raise BrokenPickleError("a dictionary key of a senseless size")
     return key
 
 
@@ -139,12 +144,14 @@ class Pickle:
         self.storages: dict[str, Storage] = {}
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
+        self._left = _MAX_OPERATIONS  # of all pickles together: the older format has five
 
     def load(self) -> Any:
         """The object the pickle describes."""
         table = self._table()
         self._stack, self._memo = [], {}
-        for _ in range(_MAX_OPERATIONS):
+        while self._left:
+            self._left -= 1
             code = self._take(1)[0]
             if code == ord("."):
                 return self._pop()
@@ -163,7 +170,7 @@ class Pickle:
 
     def _line(self) -> str:
         end = self._data.find(b"\n", self.position)
-        if end < 0 or end - self.position > 1000:
+        if end < 0 or end - self.position > _MAX_LINE:
             raise BrokenPickleError("the pickle holds an endless name")
         return self._take(end + 1 - self.position)[:-1].decode("utf-8", "replace")
 

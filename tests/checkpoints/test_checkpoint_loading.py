@@ -193,6 +193,8 @@ def test_wrong_architecture_is_recognised(folder):
         weights.load(folder / "model.safetensors", "point_mae")
     with pytest.raises(weights.WeightsError, match="no such file"):
         weights.load(folder / "nowhere", "dino_vitb8")
+    with pytest.raises(weights.WeightsError, match="'': no such file or folder; pass a path, 'pretrained' or 'random'"):
+        weights.load("", "dino_vitb8")
     with pytest.raises(weights.WeightsError, match="expected one of"):
         weights.load(folder, "resnet50")
     with pytest.raises(weights.WeightsError, match="no colour"):
@@ -205,6 +207,7 @@ def test_pretrained_looks_in_order_and_says_what_to_do(folder, tmp_path, monkeyp
         with pytest.raises(weights.WeightsError, match=flag) as error:
             weights.load("pretrained", name, weights_dir=tmp_path, cache_dir=tmp_path / "none")
         assert "download" in str(error.value)
+        assert "to launch.eval" in str(error.value)  # weights.fetch, which says it, has no such flag
         assert "\n" not in str(error.value)
     place = tmp_path / "place"
     place.mkdir()

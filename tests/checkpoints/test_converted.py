@@ -144,6 +144,9 @@ def test_output_is_checked_before_any_work(source, file, tmp_path):
         ((source, "dino_vitb8", source), "same file"),
         ((file, "dino_vitb8", tmp_path / "y.safetensors"), "converted already"),
         ((source, "resnet", tmp_path / "y.safetensors"), "expected one of"),
+        (("", "dino_vitb8", tmp_path / "y.safetensors"), "'': no such file or folder; pass a file or folder"),
+        (("pretrained", "dino_vitb8", tmp_path / "y.safetensors"), "folder; pass a file or folder with a checkpoint"),
+        (("https://a.org/w.pth", "dino_vitb8", tmp_path / "y.safetensors"), "https://a.org/w.pth: an address"),
     ):
         with pytest.raises(weights.WeightsError, match=message):
             weights.convert(*arguments)
@@ -208,6 +211,36 @@ def test_a_damaged_cache_is_made_anew_and_said_so(source, file, tmp_path, monkey
         assert len(fetched) == (1 if round_ < 2 else round_)
         assert bool([line for line in said if "made anew" in line]) == (round_ >= 2), said
     assert set(fetched) == {stored}
+
+
+def test_what_is_stored_is_read_once(source, tmp_path, monkeypatch):
+    """Its checksum takes as long as reading it."""
+    monkeypatch.delenv("MUSC_WEIGHTS_DIR", raising=False)
+    weights.convert(source, "dino_vitb8", tmp_path / "cache" / "dino_vitb8.safetensors", heads=2)
+    read, seen = converted.read, []
+    monkeypatch.setattr(converted, "read", lambda *arguments: seen.append(arguments) or read(*arguments))
+    assert weights.load("pretrained", "dino_vitb8", cache_dir=tmp_path / "cache").depth == 2
+    assert len(seen) == 1
+
+
+def test_what_is_the_users_own_is_not_replaced_by_what_is_published(source, tmp_path, monkeypatch):
+    """A damaged file in the folder of the user, made from parameters that cannot be fetched."""
+    monkeypatch.delenv("MUSC_WEIGHTS_DIR", raising=False)
+    monkeypatch.setattr(weights.sources, "_fetch", None)
+    own = tmp_path / "mine" / "dino_vitb8.safetensors"
+    weights.convert(source, "dino_vitb8", own, heads=2)
+    assert weights.load("pretrained", "dino_vitb8", weights_dir=own.parent).depth == 2
+    flip(own)
+    before = own.read_bytes()
+    for again in (
+        lambda: weights.load("pretrained", "dino_vitb8", weights_dir=own.parent, cache_dir=tmp_path / "cache"),
+        lambda: weights.fetch("dino_vitb8", own.parent),
+    ):
+        with pytest.raises(
+            weights.WeightsError, match=r"a file of your own.*checksum differs.*convert that file again"
+        ):
+            again()
+    assert own.read_bytes() == before
 
 
 def _stored_parts(file, spec):
