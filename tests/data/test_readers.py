@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -299,6 +300,21 @@ def test_scans_cleaned_by_another_program_are_used_as_they_are(tmp_path):
     np.testing.assert_array_equal(sample.image, np.asarray(Image.open(folder / "rgb" / "000.png")))
 
 
+def test_a_cleaned_object_that_reaches_the_edge_stays_whole():
+    xyz, _ = raw_scan(0, 200, 200)
+    xyz[:92], xyz[108:] = 0, 0
+    cleaned = plane_cleaning.clean_scan(xyz)
+    np.testing.assert_array_equal(cleaned.points, (xyz != 0).all(-1))
+    assert cleaned.colors.all()
+
+
+@needs_open3d
+def test_a_raw_scan_with_a_poorly_measured_border_is_still_raw():
+    xyz, on_object = raw_scan(0, 200, 200)
+    xyz[(np.random.default_rng(0).random((200, 200)) < 0.7) & ~on_object] = 0
+    assert not (plane_cleaning.clean_scan(xyz).points & ~on_object).any()
+
+
 def test_only_the_scan_was_cleaned(tmp_path):
     """One published program overwrites the scan with its square, and leaves picture and mask as they were."""
     write_mvtec3d(tmp_path / "data", categories=("bagel",))
@@ -337,9 +353,17 @@ def test_cleaning_is_done_once(tmp_path, monkeypatch):
     np.testing.assert_array_equal(first, again)
 
 
-def test_without_open3d_the_way_out_is_named(tmp_path, monkeypatch):
+@pytest.mark.parametrize("missing", ["the package", "a system library"])
+def test_without_open3d_the_way_out_is_named(tmp_path, monkeypatch, missing):
     write_mvtec3d(tmp_path / "data", categories=("bagel",))
-    monkeypatch.setitem(__import__("sys").modules, "open3d", None)
+    if missing == "the package":
+        monkeypatch.setitem(sys.modules, "open3d", None)
+    else:
+        (tmp_path / "modules").mkdir()
+        broken = 'raise OSError("libusb-1.0.so.0: cannot open shared object file")'
+        (tmp_path / "modules" / "open3d.py").write_text(broken)
+        monkeypatch.delitem(sys.modules, "open3d", raising=False)
+        monkeypatch.syspath_prepend(tmp_path / "modules")
     with pytest.raises(DataError, match=r"pip install 'musc-jax\[open3d\]'.*apt-get install libusb") as error:
         load("mvtec3d", tmp_path / "data")
     lines = str(error.value).splitlines()
