@@ -22,7 +22,7 @@ from musc_jax.data import files, image_files, point_files
 from musc_jax.data.dataset import Candidate, Checked, Entry
 from musc_jax.data.files import FileFault
 from musc_jax.data.folder_layout import FolderLayout
-from musc_jax.data.image_files import decode_any_mask, decode_picture
+from musc_jax.data.image_files import decode_any_mask, decode_picture, mask_remark
 from musc_jax.data.image_sample import Seen, again
 from musc_jax.data.point_files import decode_points, depth_picture, project
 from musc_jax.data.sample import DataError, Sample
@@ -257,8 +257,9 @@ class FolderSample:
                             )
                 else:
                     mask = decode_any_mask(content, size=size, nonzero=None)
-                    if self.label == 1 and not mask.any():
-                        warnings.append(f"{path}: has no defect, though its sample is defective; the sample stays so")
+                    # Of a sample without a label an empty mask says that it is good.
+                    if (self.label == 1 or mask.any()) and (remark := mask_remark(path, mask)):
+                        warnings.append(remark)
             except FileFault as fault:
                 faults.append(str(fault))
         if faults:

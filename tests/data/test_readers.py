@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -159,6 +160,25 @@ def test_masks_follow_the_rule_of_all_sets(mvtec):
     assert not sample.gt_mask.any()
     whole = next(s for s in dataset.samples("bottle", size=SIDE) if s.name == "broken_large_000")
     np.testing.assert_array_equal(whole.gt_mask, blob() > 0)
+
+
+@pytest.mark.parametrize("name", ["mvtec_ad", "mvtec3d"])
+def test_masks_of_class_numbers_and_faint_ones(tmp_path, name):
+    """Numbers of classes are made 0 and 255; a mask that no pixel of is over one half is told."""
+    (write_mvtec_ad if name == "mvtec_ad" else partial(write_mvtec3d, cleaned=True))(tmp_path / "data")
+    category, kind, mask = {
+        "mvtec_ad": ("bottle", "contamination", "bottle/ground_truth/contamination/{}_mask.png"),
+        "mvtec3d": ("bagel", "crack", "bagel/test/crack/gt/{}.png"),
+    }[name]
+    masks = [tmp_path / "data" / mask.format(stem) for stem in ("000", "001")]
+    drawn = np.asarray(Image.open(masks[0]))
+    save(masks[0], drawn // 255 * 3)
+    save(masks[1], np.dstack([drawn, 0 * drawn, 0 * drawn]))  # red
+    dataset = load(name, tmp_path / "data", categories=[category])
+    samples = {sample.name: sample for sample in dataset.samples(category, size=len(drawn))}
+    np.testing.assert_array_equal(samples[f"{kind}_000"].gt_mask, drawn > 0)
+    assert not samples[f"{kind}_001"].gt_mask.any()
+    assert [line.split(",")[0] for line in dataset.warnings] == [f"{masks[1]}: its largest value is 76 of 255"]
 
 
 def test_a_missing_mask_is_reported_before_any_work(mvtec):
