@@ -4,8 +4,8 @@
     DIR/<category>/ground_truth/<defect>/<stem>_mask.png
 
 or one folder deeper. Folders of defects are listed, not known beforehand; `good` has no masks. A mask's grey values are
-taken as they are (0 and 255), unless they can only be numbers of classes. Homes: https://www.mvtec.com/company/research/datasets/mvtec-ad and
-https://github.com/stepanje/MPDD.
+taken as they are (0 and 255), unless they can only be numbers of classes. Homes:
+https://www.mvtec.com/company/research/datasets/mvtec-ad and https://github.com/stepanje/MPDD.
 """
 
 from pathlib import Path
