@@ -232,7 +232,9 @@ def evaluate() -> None:
     config, division = options.plain_config(), options.division()
     # Weights first: they are checked in a second, a dataset may take minutes.
     config = _with_backbones(config, cache_dir)
-    folder = ResultsFolder(Path(options.OUTPUT_DIR.value).expanduser(), options.DATASET.value)
+    folder = ResultsFolder(
+        Path(options.OUTPUT_DIR.value).expanduser(), options.DATASET.value, data_dir=options.DATA_DIR.value
+    )
     note = RANDOM_NOTE if config.random_weights else None
     dataset = _open(config, cache_dir)
     for warning in dataset.warnings:
