@@ -335,6 +335,15 @@ def test_results_do_not_go_into_the_dataset(run, candies, monkeypatch):
     assert fingerprint(candies) == before
 
 
+def test_the_home_folder_may_be_written_short(run, candies, monkeypatch):
+    monkeypatch.setenv("HOME", str(candies.parent))
+    code, _, err, _ = run("--modality=rgb", "--categories=Apple", data=f"~/{candies.name}")
+    assert code == 0, err
+    code, _, err, _ = run("--modality=rgb", data="~nobody at all/data")
+    assert code == 2
+    assert "~nobody at all/data: is not a folder" in err
+
+
 def test_two_runs_do_not_write_at_once(run, tmp_path):
     from launch.output import ResultsFolder
 
