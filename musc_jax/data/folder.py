@@ -151,9 +151,9 @@ def _find_samples(
         report(f"{group.images}: {_nothing(group, layout, modality, points)}")
         return []
     if wanted and not points:
-        place = f"{group.images}: has no point data beside its pictures" if beside else f"{group.points}: has none"
+        lacking = f"{group.images}: has no point data beside its pictures" if beside else f"{group.points}: has none"
         report(
-            f"{place} ({_listed(point_extensions)}); name their folder by --depth_dir, or score pictures alone by "
+            f"{lacking} ({_listed(point_extensions)}); name their folder by --depth_dir, or score pictures alone by "
             "--modality=rgb"
         )
         return []
