@@ -63,7 +63,12 @@ def find_mvtec3d(request: Request) -> Found:
             found.fault(category, line)
 
         samples = []
-        for kind in subfolders(folder / "test"):
+        try:
+            kinds = subfolders(folder / "test")
+        except DataError as error:
+            report(str(error))
+            continue
+        for kind in kinds:
             images = pictures(kind / "rgb", report)
             scans = pictures(kind / "xyz", report, extensions=_SCANS)
             masks = pictures(kind / "gt", report) if kind.name != "good" else {}

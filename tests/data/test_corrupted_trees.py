@@ -306,6 +306,25 @@ def test_files_without_permission(make, monkeypatch, name, kind):
     assert str(secret) in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["mvtec_ad", "mpdd", "mvtec3d"])
+def test_a_folder_that_may_not_be_listed_hides_nothing_else(make, monkeypatch, name):
+    root, layout = make(name), LAYOUTS[name]
+    (root / layout.mask).write_bytes(b"")
+    other = next(c for c in TREES[name][1] if c != layout.category)
+    plain = Path.iterdir
+
+    def refuse(path):
+        if path.name == "test" and path.parent.name == other:
+            raise PermissionError(13, "Permission denied")
+        return plain(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(DataError, match=f"{other}/test: cannot be read .Permission denied.; make it readable") as error:
+        load(name, root)
+    assert f"{root / layout.mask}: is empty" in str(error.value)
+    assert len(str(error.value).splitlines()) == 3
+
+
 @pytest.mark.parametrize("name", [name for name in TREES if name != "visa"])
 def test_a_category_that_may_not_be_looked_into(make, monkeypatch, name):
     """It is not left out silently: the mean would be another. (VisA's categories stand in its table.)"""
