@@ -1,5 +1,6 @@
 """What every command does alike: flags, one readable line for bad input, exit codes."""
 
+import os.path
 import re
 import sys
 from collections.abc import Callable
@@ -14,6 +15,11 @@ _NEEDED = re.compile(r"flag --\w+=None: Flag (--\w+) must have a value other tha
 def say(text: str) -> None:
     """Prints a line for people, apart from the command's output."""
     print(text, file=sys.stderr, flush=True)
+
+
+def expanded(path: str | None) -> str | None:
+    """A path with its ~ replaced: in --data_dir=~/data no shell does that."""
+    return None if path is None else os.path.expanduser(path)
 
 
 def execute(

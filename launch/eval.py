@@ -57,7 +57,7 @@ def _open(config: Config, cache_dir: Path) -> Dataset:
     try:
         return open_dataset(
             options.DATASET.value,
-            data_dir=options.DATA_DIR.value,
+            data_dir=command.expanded(options.DATA_DIR.value),
             categories=options.CATEGORIES.value,
             modality=config.modality,
             cache_dir=cache_dir,
@@ -272,7 +272,8 @@ def evaluate() -> None:
     config = _with_backbones(config, cache_dir)
     folder = None
     if distributed.is_first():
-        folder = ResultsFolder(Path(options.OUTPUT_DIR.value).expanduser(), options.DATASET.value)
+        data_dir = command.expanded(options.DATA_DIR.value)
+        folder = ResultsFolder(Path(options.OUTPUT_DIR.value).expanduser(), options.DATASET.value, data_dir=data_dir)
     note = RANDOM_NOTE if config.random_weights else None
     dataset = _open(config, cache_dir)
     for warning in dataset.warnings:

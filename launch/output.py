@@ -31,8 +31,11 @@ class ResultsFolder:
     such hidden entries, which the next run removes.
     """
 
-    def __init__(self, output_dir: Path, dataset: str) -> None:
+    def __init__(self, output_dir: Path, dataset: str, *, data_dir: str | None = None) -> None:
         self.path = output_dir / dataset
+        if data_dir is not None and self.path.resolve().is_relative_to(Path(data_dir).resolve()):
+            # Also with the default, in a folder of one's own parts: the next run would find this one's pictures there.
+            raise OutputError(f"{self.path}: lies in the dataset, into which nothing is written; pass --output_dir")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / f"{_PARTIAL}probe"

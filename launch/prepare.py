@@ -38,7 +38,7 @@ def _prepare() -> None:
     values = flags.FLAGS
     bar = ProgressBar()
     request = Request(
-        data_dir=values.data_dir,
+        data_dir=command.expanded(values.data_dir),
         cache_dir=Path(values.cache_dir).expanduser(),
         categories=values.categories,
         modality=DATASETS[values.dataset].modalities[-1],

@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
+from musc_jax._arrays import Array
 from musc_jax.config import Config
 from musc_jax.crossmodal import multimodal_scores
 from musc_jax.feature_store import StoredArray

@@ -15,7 +15,6 @@ import shutil
 import stat
 import struct
 import tarfile
-import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -23,10 +22,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO, Protocol, runtime_checkable
 
 from musc_jax.data import cache
+from musc_jax.data.archive_names import Clashes, Member, Refused, checked_name, shown_name
 from musc_jax.data.dataset import Progress
 
 MOST_RATIO = 200
@@ -37,12 +37,10 @@ MOST_BYTES = 100 << 30
 # Very regular content beats the ratio honestly (an archive of ten black masks); so little does no harm.
 _HARMLESS = 1 << 20
 _MOST_MEMBERS = 200_000
-_MOST_NAME, _MOST_PART, _MOST_DEPTH = 1000, 255, 40
 # Of one read of tarfile's: only extended headers take more than a block, and it parses them in quadratic time.
 _MOST_HEADER = 16 << 10
 _MOST_DICTIONARY = 1 << 30
 _CHUNK = 1 << 20
-_RESERVED = frozenset({"con", "prn", "aux", "nul", *(f"{p}{i}" for p in ("com", "lpt") for i in range(1, 10))})
 _BROKEN = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -61,25 +59,6 @@ _AGAIN = "nothing was unpacked; download it again, from the dataset's home page,
 
 class ArchiveError(ValueError):
     """An archive that is not unpacked; one line that names it and the way out."""
-
-
-class _Refused(Exception):
-    """What is wrong with an archive, without its name and the way out."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """A file or folder in an archive.
-
-    Attributes:
-        name: its path below the archive's root, with slashes; harmless.
-        size: in bytes, 0 for folders.
-        folder: whether it is one.
-    """
-
-    name: str
-    size: int
-    folder: bool
 
 
 @dataclass(frozen=True)
@@ -127,22 +106,22 @@ def inspect(archive: Path, *, max_bytes: int | None = None, progress: Progress |
     with _explained(archive), archive.open("rb") as file:
         report = _report(archive, progress, "checking")
         members: list[Member] = []
-        clashes = _Clashes()
+        clashes = Clashes()
         total, most = 0, MOST_BYTES if max_bytes is None else max_bytes
         allowed = MOST_RATIO * archive.stat().st_size + _HARMLESS
         for member, _ in _walk(file, report):
             total += member.size
             if total > most:
-                raise _Refused(f"unpacks to more than {most} bytes")
+                raise Refused(f"unpacks to more than {most} bytes")
             if total > allowed:
-                raise _Refused(f"unpacks to more than {MOST_RATIO} times its size")
+                raise Refused(f"unpacks to more than {MOST_RATIO} times its size")
             if len(members) == _MOST_MEMBERS:
-                raise _Refused(f"has more than {_MOST_MEMBERS} members")
+                raise Refused(f"has more than {_MOST_MEMBERS} members")
             clashes.add(member)
             if member.name:
                 members.append(member)
         if not members:
-            raise _Refused("is empty")
+            raise Refused("is empty")
         return Inventory(tuple(members))
 
 
@@ -212,7 +191,7 @@ def _walk(file: BinaryIO, report: Callable[[int], None]) -> _Walk:
     elif _is_tar_header(start):
         stream, allowed, packed = file, None, False
     else:
-        raise _Refused("is no tar (plain, gzip, bzip2, xz) or zip archive")
+        raise Refused("is no tar (plain, gzip, bzip2, xz) or zip archive")
     yield from _walk_tar(_Guard(stream, allowed, lambda: report(file.tell())), packed=packed)
     report(size)
 
@@ -230,25 +209,25 @@ def _walk_tar(guard: "_Guard", *, packed: bool) -> _Walk:
     tar = tarfile.TarFile(fileobj=guard, mode="r", encoding="utf-8")  # type: ignore[arg-type]
     while (info := tar.next()) is not None:
         tar.members.clear()  # type: ignore[attr-defined]
-        shown = _shown(info.name)
+        shown = shown_name(info.name)
         if info.issym() or info.islnk():
-            raise _Refused(f"holds a link, {shown}")
+            raise Refused(f"holds a link, {shown}")
         if info.ischr() or info.isblk() or info.isfifo():
-            raise _Refused(f"holds a device or pipe, {shown}")
+            raise Refused(f"holds a device or pipe, {shown}")
         if info.issparse() or not (info.isreg() or info.isdir()):
-            raise _Refused(f"holds {shown}, which is neither file nor folder")
+            raise Refused(f"holds {shown}, which is neither file nor folder")
         if info.size < 0:
-            raise _Refused(f"holds {shown}, which has less than no bytes")
-        name = _checked_name(info.name, folder=info.isdir())
+            raise Refused(f"holds {shown}, which has less than no bytes")
+        name = checked_name(info.name, folder=info.isdir())
         yield (
             Member(name, 0 if info.isdir() else info.size, info.isdir()),
             partial(guard.parts, info.offset_data, info.size),
         )
     # At anything but a header tarfile takes the archive for finished.
     if len(guard.last) < tarfile.BLOCKSIZE:
-        raise _Refused("is cut short")
+        raise Refused("is cut short")
     if guard.last.strip(b"\0"):
-        raise _Refused("is damaged (a header cannot be read)")
+        raise Refused("is damaged (a header cannot be read)")
     # What follows the end mark has no meaning, but the sum that tells whether all arrived well comes after it.
     while packed and guard.read(_MOST_HEADER):
         pass
@@ -267,23 +246,23 @@ class _Guard:
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= _MOST_HEADER:
-            raise _Refused(f"has a header of {size} bytes")
+            raise Refused(f"has a header of {size} bytes")
         self.last = self._take(size)
         return self.last
 
     def seek(self, position: int) -> None:
         if position < self._position:
-            raise _Refused("is damaged (a member begins within another)")
+            raise Refused("is damaged (a member begins within another)")
         while self._position < position:
             if not self._take(min(_CHUNK, position - self._position)):
-                raise _Refused("is cut short")
+                raise Refused("is cut short")
 
     def parts(self, start: int, size: int) -> Iterator[bytes]:
         self.seek(start)
         while size:
             part = self._take(min(_CHUNK, size))
             if not part:
-                raise _Refused("is cut short")
+                raise Refused("is cut short")
             size -= len(part)
             yield part
 
@@ -297,7 +276,7 @@ class _Guard:
             size -= len(part)
             self._position += len(part)
             if self._allowed is not None and self._position > self._allowed:
-                raise _Refused(f"unpacks to more than {MOST_RATIO} times its size")
+                raise Refused(f"unpacks to more than {MOST_RATIO} times its size")
         self._report()
         return b"".join(parts)
 
@@ -323,7 +302,7 @@ class _Unpacked:
             elif self._decoder.needs_input:
                 data = self._file.read(1 << 16)
                 if not data:
-                    raise _Refused("is cut short")
+                    raise Refused("is cut short")
             else:
                 data = b""
             unpacked = self._decoder.decompress(data, size)
@@ -337,7 +316,7 @@ def _walk_zip(file: BinaryIO, report: Callable[[int], None]) -> _Walk:
         _check_zip(infos)
         done = 0
         for info in infos:
-            name = _checked_name(info.filename, folder=info.is_dir())
+            name = checked_name(info.filename, folder=info.is_dir())
             yield Member(name, info.file_size, info.is_dir()), partial(_zip_parts, archive, info)
             done += info.compress_size
             report(done)
@@ -346,28 +325,28 @@ def _walk_zip(file: BinaryIO, report: Callable[[int], None]) -> _Walk:
 def _check_zip(infos: list[zipfile.ZipInfo]) -> None:
     """What only a zip can have wrong: its members are found through a table that need not be true."""
     if len(infos) > _MOST_MEMBERS:
-        raise _Refused(f"has more than {_MOST_MEMBERS} members")
+        raise Refused(f"has more than {_MOST_MEMBERS} members")
     for info in infos:
-        shown = _shown(info.orig_filename)
-        _checked_name(info.orig_filename, folder=info.is_dir())  # as it was before zipfile cut it at a NUL
+        shown = shown_name(info.orig_filename)
+        checked_name(info.orig_filename, folder=info.is_dir())  # as it was before zipfile cut it at a NUL
         kind = stat.S_IFMT(info.external_attr >> 16)
         if kind == stat.S_IFLNK:
-            raise _Refused(f"holds a link, {shown}")
+            raise Refused(f"holds a link, {shown}")
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise _Refused(f"holds a device or pipe, {shown}")
+            raise Refused(f"holds a device or pipe, {shown}")
         if (info.is_dir() and info.file_size) or (kind == stat.S_IFDIR and not info.is_dir()):
-            raise _Refused(f"holds {shown}, which is file and folder at once")
+            raise Refused(f"holds {shown}, which is file and folder at once")
         if info.flag_bits & 0x2041:
-            raise _Refused("is encrypted")
+            raise Refused("is encrypted")
         # The others unpack any amount in one step, before it can be measured.
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise _Refused(f"is packed by method {info.compress_type}, which is not read here")
+            raise Refused(f"is packed by method {info.compress_type}, which is not read here")
         if info.file_size > MOST_RATIO * info.compress_size + _HARMLESS:
-            raise _Refused(f"holds {shown}, which unpacks to more than {MOST_RATIO} times its size")
+            raise Refused(f"holds {shown}, which unpacks to more than {MOST_RATIO} times its size")
     ordered = sorted(infos, key=lambda info: info.header_offset)
     for info, after in pairwise(ordered):
         if info.header_offset + 30 + info.compress_size > after.header_offset:
-            raise _Refused(f"holds members that overlap, {_shown(info.orig_filename)}")
+            raise Refused(f"holds members that overlap, {shown_name(info.orig_filename)}")
 
 
 def _zip_parts(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
@@ -382,63 +361,7 @@ def _zip_parts(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[byte
                 break
             yield part
     if left:
-        raise _Refused(f"holds {_shown(info.orig_filename)}, which is not as long as it says")
-
-
-def _checked_name(name: str, *, folder: bool) -> str:
-    """A member's name without what changes nothing in it; "" for the root itself."""
-    shown = _shown(name)
-    if len(name) > _MOST_NAME or any(len(p.encode(errors="replace")) > _MOST_PART for p in name.split("/")):
-        raise _Refused(f"holds a name that is too long, {shown}")
-    if not name.isprintable():  # surrogates, for what is not UTF-8, are not printable either
-        raise _Refused(f"holds a name with unprintable characters, {shown}")
-    if name.startswith("/") or "\\" in name or ":" in name:
-        raise _Refused(f"holds a name that is absolute or of another system, {shown}")
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if ".." in parts:
-        raise _Refused(f"holds a name that climbs out, {shown}")
-    if len(parts) > _MOST_DEPTH:
-        raise _Refused(f"holds a name that is too deep, {shown}")
-    for part in parts:
-        if part != part.rstrip(" .") or part.split(".")[0].casefold() in _RESERVED:
-            raise _Refused(f"holds a name that not every system can have, {shown}")
-    if not parts and not folder:
-        raise _Refused("holds a file without a name")
-    return "/".join(parts)
-
-
-class _Clashes:
-    """Finds names that are one name on some system, and files that are folders elsewhere in the archive."""
-
-    def __init__(self) -> None:
-        self._spelled: dict[str, str] = {}
-        self._files: set[str] = set()
-        self._folders: set[str] = set()
-
-    def add(self, member: Member) -> None:
-        """Take note of a member.
-
-        Raises:
-            _Refused: it clashes with an earlier one.
-        """
-        if not member.name:
-            return
-        path = PurePosixPath(member.name)
-        parents = [str(parent) for parent in path.parents][:-1]
-        for name in (member.name, *parents):
-            key = unicodedata.normalize("NFC", name).casefold()
-            if self._spelled.setdefault(key, name) != name:
-                raise _Refused(f"holds names that differ in case only, {_shown(self._spelled[key])} and {_shown(name)}")
-        if member.name in self._files:
-            raise _Refused(f"holds {_shown(member.name)} twice")
-        clash = next((parent for parent in parents if parent in self._files), None)
-        if not member.folder:
-            if member.name in self._folders:
-                clash = member.name
-            self._files.add(member.name)
-        self._folders.update(parents if not member.folder else [member.name, *parents])
-        if clash is not None:
-            raise _Refused(f"holds {_shown(clash)} as a file and as a folder")
+        raise Refused(f"holds {shown_name(info.orig_filename)}, which is not as long as it says")
 
 
 def _write(walk: _Walk, inventory: Inventory, folder: Path) -> None:
@@ -447,7 +370,7 @@ def _write(walk: _Walk, inventory: Inventory, folder: Path) -> None:
         if not member.name:
             continue
         if member != next(planned, None):
-            raise _Refused("changed while it was read")
+            raise Refused("changed while it was read")
         path = folder / member.name
         if member.folder:
             path.mkdir(parents=True, exist_ok=True)
@@ -457,7 +380,7 @@ def _write(walk: _Walk, inventory: Inventory, folder: Path) -> None:
             for part in content():
                 file.write(part)
     if next(planned, None) is not None:
-        raise _Refused("changed while it was read")
+        raise Refused("changed while it was read")
 
 
 def _merge(folder: Path, target: Path) -> None:
@@ -512,11 +435,6 @@ def _report(archive: Path, progress: Progress | None, stage: str) -> Callable[[i
     return report
 
 
-def _shown(name: str) -> str:
-    text = "".join(c if c.isprintable() else "?" for c in name[:80])
-    return f"'{text}...'" if len(name) > 80 else f"'{text}'"
-
-
 @contextmanager
 def _explained(archive: Path) -> Iterator[None]:
     """Whatever is wrong with an archive, as one line."""
@@ -524,7 +442,7 @@ def _explained(archive: Path) -> Iterator[None]:
         yield
     except ArchiveError:
         raise
-    except _Refused as refusal:
+    except Refused as refusal:
         raise ArchiveError(f"{archive}: {refusal}; {_AGAIN}") from None
     except OSError as error:
         if error.errno is None:  # gzip and bzip2 say so that what they read is damaged
@@ -532,4 +450,6 @@ def _explained(archive: Path) -> Iterator[None]:
         place = error.filename or archive
         raise ArchiveError(f"{place}: {error.strerror}; nothing was unpacked, make room or choose another") from None
     except _BROKEN as error:
-        raise ArchiveError(f"{archive}: is damaged ({_shown(str(error) or type(error).__name__)}); {_AGAIN}") from None
+        raise ArchiveError(
+            f"{archive}: is damaged ({shown_name(str(error) or type(error).__name__)}); {_AGAIN}"
+        ) from None

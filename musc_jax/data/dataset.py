@@ -172,7 +172,8 @@ def assemble(
         if len(sound if skip_bad else found) < 2:
             report.append(Fault(category, -1, _too_few(name, category, len(sound), limit)))
     if report:
-        raise DataError(_text(name, report))
+        # What belongs to nothing may be what is missing elsewhere, under another name.
+        raise DataError(_text(name, report, warnings))
     return Dataset(name, entries, skipped=skipped, warnings=notes)
 
 
@@ -208,9 +209,10 @@ def shortened(lines: Sequence[str]) -> list[str]:
     return short
 
 
-def _text(name: str, report: Sequence[Fault]) -> str:
+def _text(name: str, report: Sequence[Fault], oddities: Sequence[str]) -> str:
     lines = shortened([fault.line for fault in sorted(report)])
+    notes = [f"  note: {line}" for line in oddities]
     if len(lines) == 1:
-        return lines[0]
+        return "\n".join([lines[0], *notes])
     head = f"{len(lines)} problems in dataset {name} (skip_bad leaves faulty samples out):"
-    return "\n".join([head, *(f"  {line}" for line in lines)])
+    return "\n".join([head, *(f"  {line}" for line in lines), *notes])

@@ -18,7 +18,7 @@ from pathlib import Path
 from musc_jax.data.dataset import Candidate
 from musc_jax.data.eyecandies_scan import ITEMS, Scan
 from musc_jax.data.sample import DataError
-from musc_jax.data.trees import Found, Request, require_writable
+from musc_jax.data.trees import Found, Request, is_folder, report_closed, require_writable
 
 _SPLIT = Path("test_public", "data")
 _FILE = re.compile("([0-9]+)_(" + "|".join(re.escape(item) for item in ITEMS) + ")")
@@ -33,15 +33,17 @@ def find_eyecandies(request: Request) -> Found:
         DataError: there is no dataset, or the cache cannot be used.
     """
     data_dir, categories, modality = request.data_dir, request.categories, request.modality
-    folders, warnings = _find_categories(data_dir, requested=categories)
+    found = Found()
+    folders, closed = _find_categories(data_dir, found, requested=categories)
     if categories is None:
         categories = sorted(folders)
-    found = Found(warnings=warnings)
     store = Path(request.cache_dir, "eyecandies_xyz")
     if modality != "rgb":
         for folder in folders.values():
             require_writable(store, folder.parents[1])  # folder is CATEGORY/test_public/data
     for category in dict.fromkeys(categories):
+        if category in closed:
+            continue
         if category not in folders:
             existing = ", ".join(sorted(folders)) or "none"
             found.fault(category, f"{data_dir}: no category {category!r}; take one of those that exist: {existing}")
@@ -64,39 +66,46 @@ def find_eyecandies(request: Request) -> Found:
 
 
 def _find_categories(
-    data_dir: Path | str | None, *, requested: Sequence[str] | None
-) -> tuple[dict[str, Path], list[str]]:
-    """Map every category on disk to its folder of files; empty ones only if requested."""
+    data_dir: Path | str | None, found: Found, *, requested: Sequence[str] | None
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """Map every category on disk to its folder of files; empty ones only if requested.
+
+    Also returned: what is wrong with those that cannot be looked into, which is reported already.
+    """
     expected = f"expected DATA_DIR/{_LAYOUT}; the dataset is at {_HOME}"
     if data_dir is None:
         raise DataError(f"eyecandies needs the folder it lies in (--data_dir); {expected}")
     root = Path(data_dir)
-    if not root.is_dir():
+    if not is_folder(root):
         raise DataError(f"{root}: is not a folder; {expected}")
     folders: dict[str, Path] = {}
-    warnings = []
+    closed: dict[str, str] = {}
     for parent in (root, root / "Eyecandies"):
         for category in _subfolders(parent):
             folder = parent / category / _SPLIT
-            if category in folders or not folder.is_dir():
+            try:
+                if category in folders or not is_folder(folder):
+                    continue
+            except DataError as error:
+                closed[category] = str(error)
                 continue
             if requested is None and not _has_samples(folder):
-                warnings.append(f"{folder}: has no samples; the category is left out")
+                found.warnings.append(f"{folder}: has no samples; the category is left out")
                 continue
             folders[category] = folder
-    if not folders:
+    if not report_closed(found, closed, requested) and not folders:
         hint = f"; give its parent folder {root.absolute().parent}" if _is_category(root) else ""
         raise DataError(f"{root}: has no categories{hint}; {expected}")
-    return folders, warnings
+    return folders, closed
 
 
 def _is_category(root: Path) -> bool:
-    return (root / _SPLIT).is_dir()
+    return is_folder(root / _SPLIT)
 
 
 def _subfolders(parent: Path) -> list[str]:
     try:
-        return sorted(entry.name for entry in parent.iterdir() if entry.is_dir())
+        return sorted(entry.name for entry in parent.iterdir() if is_folder(entry))
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:

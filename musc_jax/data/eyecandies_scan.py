@@ -15,6 +15,7 @@ from musc_jax.data import cache, cleaning, files
 from musc_jax.data.cleaning import Cleaned
 from musc_jax.data.dataset import Checked, Entry
 from musc_jax.data.files import Content, FileFault
+from musc_jax.data.image_files import mask_remark
 from musc_jax.data.sample import DataError, Sample
 from musc_jax.data.transforms import mask_label, resize_image, resize_mask, resize_points
 
@@ -90,6 +91,8 @@ class Scan:
             except FileFault as fault:
                 return Checked(None, (str(fault),))
         warnings.extend(self._metadata_warnings(mask_label(mask)))
+        if mask.any() and (remark := mask_remark(self._path("mask.png"), mask)):
+            warnings.append(remark)
         seen = {item: _Seen(content.digest, content.stamp) for item, content in contents.items()}
         return Checked(Entry(self.index, self._digest(seen), partial(self._load, seen)), (), tuple(warnings))
 

@@ -10,7 +10,7 @@ is listed. The folder's own name is the category; given `categories`, each is a 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from musc_jax.data import files, image_files, point_files
 from musc_jax.data.dataset import Candidate, Checked, Entry
 from musc_jax.data.files import FileFault
 from musc_jax.data.folder_layout import FolderLayout
-from musc_jax.data.image_files import decode_any_mask, decode_picture
+from musc_jax.data.image_files import decode_any_mask, decode_picture, mask_remark
 from musc_jax.data.image_sample import Seen, again
 from musc_jax.data.point_files import decode_points, depth_picture, project
 from musc_jax.data.sample import DataError, Sample
@@ -94,11 +94,11 @@ def _groups(folder: Path, layout: FolderLayout, report: Callable[[str], None]) -
                 points = _partner(folder, depth or ((layout.depth_dir,) if layout.depth_dir else ()), position, name)
                 masks = _partner(folder, layout.mask_dir, position, name) if label else None
                 groups.append(_Group(label, folder / name, masks, points, f"{Path(name).name}_", recursive=True))
-    for group in groups:
-        for path in (group.images, group.masks, group.points):
-            if path is not None and not is_folder(path):
-                report(f"{path}: is not a folder; {_folders_of(folder)}")
-    return [group for group in groups if is_folder(group.images)]
+    lacking = [p for group in groups for p in (group.images, group.masks, group.points) if p and not is_folder(p)]
+    for path in dict.fromkeys(lacking):
+        report(f"{path}: is not a folder; {_folders_of(folder)}")
+    # One line for a folder of masks that is not there, not one for each mask that would be in it.
+    return [] if lacking else groups
 
 
 def _partner(folder: Path, names: tuple[str, ...], position: int, own: str) -> Path | None:
@@ -126,14 +126,16 @@ def _find_samples(
         found.fault(category, line)
 
     # Beside pictures a PNG is a picture; depth as PNG wants a folder of its own.
-    kinds = layout.picture_extensions, point_files.EXTENSIONS - {".png"}
-    own = _collect(group.images, *kinds, report, recursive=group.recursive)
     beside = group.points is None
+    point_extensions = point_files.EXTENSIONS - {".png"} if beside else point_files.EXTENSIONS
+    own = _collect(
+        group.images, layout.picture_extensions, point_files.EXTENSIONS - {".png"}, report, recursive=group.recursive
+    )
     points = own.points
     if not beside:
         points = _collect(group.points, frozenset(), point_files.EXTENSIONS, report, recursive=True).points
     masks = {}
-    if group.masks is not None and is_folder(group.masks):
+    if group.masks is not None:
         masks = _collect(group.masks, image_files.EXTENSIONS, frozenset(), report, recursive=True).pictures
     wanted = modality != "rgb"
     if modality == "points" and beside:
@@ -146,11 +148,14 @@ def _find_samples(
     if modality == "points" and not own.pictures:
         stems = points
     if not stems:
-        what = "point data" if modality == "points" else "pictures"
-        hint = ""
-        if group.label is None:
-            hint = f"; {_folders_of(group.images)}: say which are which by --normal_dir and --abnormal_dir"
-        report(f"{group.images}: has no {what} ({', '.join(sorted(layout.picture_extensions))}){hint}")
+        report(f"{group.images}: {_nothing(group, layout, modality, points)}")
+        return []
+    if wanted and not points:
+        lacking = f"{group.images}: has no point data beside its pictures" if beside else f"{group.points}: has none"
+        report(
+            f"{lacking} ({_listed(point_extensions)}); name their folder by --depth_dir, or score pictures alone by "
+            "--modality=rgb"
+        )
         return []
     samples = []
     for stem in sorted(stems, key=natural):
@@ -161,7 +166,7 @@ def _find_samples(
             missing.append(f"{group.masks / stem}.png: is missing, the mask of {image or scan}; add it")
         if wanted and scan is None:
             place = group.images if beside else group.points
-            known = ", ".join(sorted(point_files.EXTENSIONS))
+            known = _listed(point_extensions)
             missing.append(f"{place}/{stem}: the points of {image} are missing ({known}); add them")
         sample = FolderSample(name, image, scan if wanted else None, mask, group.label, layout, tuple(missing))
         samples.append(Candidate(name, sample.check))
@@ -170,6 +175,24 @@ def _find_samples(
         alone = (path for stem, path in points.items() if stem not in stems)
         found.warnings.extend(f"{path}: are points without a picture; not used" for path in alone)
     return samples
+
+
+def _nothing(group: _Group, layout: FolderLayout, modality: str, points: Mapping[str, Path]) -> str:
+    """What to say of a folder without samples."""
+    if modality == "points":
+        text = f"has no point data ({_listed(point_files.EXTENSIONS)})"
+    else:
+        text = f"has no pictures ({_listed(layout.picture_extensions)})"
+        if points and group.points is None:
+            return f"{text}, but point data; score that by --modality=points"
+    if group.label is not None:
+        return f"{text}; add them, or name another folder"
+    choose = ": say which are which by --normal_dir and --abnormal_dir" if subfolders(group.images) else ""
+    return f"{text}; {_folders_of(group.images)}{choose}"
+
+
+def _listed(extensions: Iterable[str]) -> str:
+    return ", ".join(sorted(extensions))
 
 
 def _collect(
@@ -257,8 +280,9 @@ class FolderSample:
                             )
                 else:
                     mask = decode_any_mask(content, size=size, nonzero=None)
-                    if self.label == 1 and not mask.any():
-                        warnings.append(f"{path}: has no defect, though its sample is defective; the sample stays so")
+                    # Of a sample without a label an empty mask says that it is good.
+                    if (self.label == 1 or mask.any()) and (remark := mask_remark(path, mask)):
+                        warnings.append(remark)
             except FileFault as fault:
                 faults.append(str(fault))
         if faults:

@@ -5,6 +5,7 @@ As in `files`, a file is read once, whole, and decoded from memory; what is wron
 
 import io
 import warnings
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
@@ -58,6 +59,18 @@ def decode_any_mask(
     if nonzero or (nonzero is None and pixels.max() <= _MOST_CLASSES):
         return np.where(pixels != 0, np.uint8(255), np.uint8(0))
     return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+def mask_remark(path: Path, mask: UInt8[np.ndarray, "h w"]) -> str | None:
+    """What is odd about the mask of a defective sample: it shows no defect, or none that counts; None otherwise."""
+    if not mask.any():
+        return f"{path}: has no defect, though its sample is defective; the sample stays so"
+    if 1 < mask.max() < 128:
+        return (
+            f"{path}: its largest value is {mask.max()} of 255, but only what is over one half is a defect, so it "
+            "shows none; draw defects in white"
+        )
+    return None
 
 
 def _decode(content: Content, *, grey: bool = False) -> tuple[np.ndarray, str]:

@@ -12,7 +12,7 @@ import numpy as np
 from musc_jax.data import files
 from musc_jax.data.dataset import Checked, Entry
 from musc_jax.data.files import Content, FileFault
-from musc_jax.data.image_files import decode_any_mask, decode_picture
+from musc_jax.data.image_files import decode_any_mask, decode_picture, mask_remark
 from musc_jax.data.sample import DataError, Sample
 from musc_jax.data.transforms import mask_label, resize_image, resize_mask
 
@@ -50,7 +50,7 @@ class Picture:
     label: int | None
     mask: Path | None = None
     mask_expected: str = ""
-    nonzero: bool | None = False
+    nonzero: bool | None = None
 
     def check(self) -> Checked:
         """Read every file once and compare them."""
@@ -69,8 +69,8 @@ class Picture:
                 content = files.read(self.mask)
                 mask = decode_any_mask(content, size=size, nonzero=self.nonzero)
                 seen.append(Seen(self.mask, content.digest))
-                if self.label == 1 and not mask.any():
-                    warnings.append(f"{self.mask}: has no defect, though its sample is defective; the sample stays so")
+                if self.label == 1 and (remark := mask_remark(self.mask, mask)):
+                    warnings.append(remark)
                 if self.label == 0 and mask.any():
                     warnings.append(f"{self.mask}: has a defect, though its sample is good; the mask is not used")
             except FileFault as fault:

@@ -20,7 +20,7 @@ from jaxtyping import Float, UInt8
 from musc_jax.data import cache, files, plane_cleaning
 from musc_jax.data.dataset import Candidate, Checked, Entry
 from musc_jax.data.files import FileFault
-from musc_jax.data.image_files import decode_any_mask, decode_picture
+from musc_jax.data.image_files import decode_any_mask, decode_picture, mask_remark
 from musc_jax.data.image_sample import Seen, again
 from musc_jax.data.plane_cleaning import CleanedScan, pad_to_square, square_side
 from musc_jax.data.sample import DataError, Sample
@@ -63,7 +63,12 @@ def find_mvtec3d(request: Request) -> Found:
             found.fault(category, line)
 
         samples = []
-        for kind in subfolders(folder / "test"):
+        try:
+            kinds = subfolders(folder / "test")
+        except DataError as error:
+            report(str(error))
+            continue
+        for kind in kinds:
             images = pictures(kind / "rgb", report)
             scans = pictures(kind / "xyz", report, extensions=_SCANS)
             masks = pictures(kind / "gt", report) if kind.name != "good" else {}
@@ -127,10 +132,10 @@ class Scan3d:
         elif self.label and self.mask is not None:
             try:
                 content = files.read(self.mask)
-                mask = decode_any_mask(content, size=size, nonzero=False)  # type: ignore[arg-type]
+                mask = decode_any_mask(content, size=size, nonzero=None)  # type: ignore[arg-type]
                 seen["mask"] = Seen(self.mask, content.digest)
-                if not mask.any():
-                    warnings.append(f"{self.mask}: has no defect, though its sample is defective; the sample stays so")
+                if remark := mask_remark(self.mask, mask):
+                    warnings.append(remark)
             except FileFault as fault:
                 faults.append(str(fault))
         if self.scan is not None:
@@ -168,7 +173,7 @@ class Scan3d:
             image = decode_picture(again(seen["image"]))
             mask = None
             if "mask" in seen:
-                mask = decode_any_mask(again(seen["mask"]), size=image.shape[:2], nonzero=False)
+                mask = decode_any_mask(again(seen["mask"]), size=image.shape[:2], nonzero=None)
             image_map: UInt8[np.ndarray, "h w 3"] = image
             points: Float[np.ndarray, "h w 3"] | None = None
             side = square_side(*image.shape[:2])

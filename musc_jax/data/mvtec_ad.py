@@ -4,14 +4,15 @@
     DIR/<category>/ground_truth/<defect>/<stem>_mask.png
 
 or one folder deeper. Folders of defects are listed, not known beforehand; `good` has no masks. A mask's grey values are
-taken as they are (0 and 255). Homes: https://www.mvtec.com/company/research/datasets/mvtec-ad and
-https://github.com/stepanje/MPDD.
+taken as they are (0 and 255), unless they can only be numbers of classes. Homes:
+https://www.mvtec.com/company/research/datasets/mvtec-ad and https://github.com/stepanje/MPDD.
 """
 
 from pathlib import Path
 
 from musc_jax.data.dataset import Candidate
 from musc_jax.data.image_sample import Picture
+from musc_jax.data.sample import DataError
 from musc_jax.data.trees import (
     Found,
     Request,
@@ -54,7 +55,12 @@ def _find_samples(found: Found, category: str, folder: Path) -> None:
     def report(line: str) -> None:
         found.fault(category, line)
 
-    for kind in subfolders(folder / "test"):
+    try:
+        kinds = subfolders(folder / "test")
+    except DataError as error:
+        report(str(error))
+        return
+    for kind in kinds:
         images = pictures(kind, report)
         if kind.name == "good":
             for stem, image in images.items():

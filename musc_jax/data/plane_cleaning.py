@@ -6,7 +6,8 @@ with Open3D's RANSAC seeded, so that two runs agree. It differs on purpose in th
 - The published rule counts noise as a cluster and keeps it if it is the most frequent label. Here the largest cluster
   is kept, and without any cluster all points stay, and the caller is told.
 - The published programs overwrite the dataset and remove "a plane" from what is left when they are run again. Here
-  nothing is overwritten, and a scan without points along its border is taken for cleaned already and used as it is.
+  nothing is overwritten, and a scan with hardly a point along its border is taken for cleaned already and used as it
+  is.
 - Points of equal label count in the order of their pixels, not of a hash.
 """
 
@@ -18,13 +19,18 @@ from dbscan import DBSCAN
 from jaxtyping import Bool, Float, Float64
 
 from musc_jax.data.cleaning import CLUSTERING
+from musc_jax.data.files import brief
 from musc_jax.data.sample import DataError
 
-VERSION = 1
+VERSION = 2
 """Part of every cached result's key: raise it with any change that moves a number."""
 
 BORDER = 10
 """Rows and columns at each edge of the scan in which the plane is looked for."""
+
+CLEANED_SHARE = 0.05
+"""Of a raw scan's border nearly all is measured, of a cleaned one's at most where the object reaches the edge: below
+this share it is the latter."""
 
 FIT_DISTANCE, FIT_POINTS, FIT_ITERATIONS = 0.004, 50, 1000
 """Of RANSAC: inliers within metres, points of a trial, trials."""
@@ -73,7 +79,7 @@ def clean_scan(points: Float[np.ndarray, "h w 3"], *, seed: int = 0) -> CleanedS
     metres = points.astype(np.float64)
     valid = (metres != 0).all(axis=-1)
     border = border_points(metres)
-    if is_cleaned(border):
+    if is_cleaned(border, valid.shape):
         return CleanedScan(valid, np.ones_like(valid), True)
     normal, offset = fit_plane(border, seed=seed)
     # Zero points are as far from the plane as the camera, so they are not among these.
@@ -94,9 +100,14 @@ def border_points(points: Float64[np.ndarray, "h w 3"]) -> Float64[np.ndarray, "
     return flat[(flat != 0).all(axis=-1)]
 
 
-def is_cleaned(border: Float64[np.ndarray, "n 3"]) -> bool:
-    """Whether a scan was cleaned by another program: then hardly a point is left along its border."""
-    return len(border) < FIT_POINTS
+def is_cleaned(border: Float64[np.ndarray, "n 3"], size: tuple[int, ...]) -> bool:
+    """Whether a scan of this (height, width) was cleaned by another program: hardly a point is left along its border.
+
+    A count as small as what RANSAC needs would not do: of an object that reaches the edge, "a plane" would be removed.
+    """
+    height, width = size
+    pixels = 2 * width * min(BORDER, height) + 2 * height * min(BORDER, width)
+    return len(border) < max(FIT_POINTS, CLEANED_SHARE * pixels)
 
 
 def fit_plane(points: Float64[np.ndarray, "n 3"], *, seed: int) -> tuple[Float64[np.ndarray, "3"], float]:
@@ -142,6 +153,6 @@ def pad_to_square(pixels: np.ndarray, side: int) -> np.ndarray:
 def _open3d() -> Any:
     try:
         import open3d
-    except ImportError as error:
-        raise DataError(f"{_INSTALL} ({error})") from None
+    except (ImportError, OSError) as error:  # the latter where a system library is missing
+        raise DataError(f"{_INSTALL} ({brief(error)})") from None
     return open3d

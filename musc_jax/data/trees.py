@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,10 +80,16 @@ def entries(folder: Path) -> list[Path]:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a path is a folder; a link that leads in a circle is none."""
+    """Whether a path is a folder; a link that leads in a circle is none.
+
+    Raises:
+        DataError: a folder above it may not be looked into, so nobody knows.
+    """
     try:
-        return path.is_dir()
-    except OSError:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except PermissionError as error:
+        raise DataError(f"{path}: cannot be looked at ({error.strerror}); make it readable") from None
+    except (OSError, ValueError):
         return False
 
 
@@ -154,10 +161,16 @@ def find_categories(
         DataError: there is none at all.
     """
     folders: dict[str, Path] = {}
+    closed: dict[str, str] = {}
     for parent in (root, *(root / wrapper for wrapper in wrappers)):
         for folder in subfolders(parent):
-            if folder.name not in folders and is_category(folder):
-                folders[folder.name] = folder
+            try:
+                if folder.name not in folders and is_category(folder):
+                    folders[folder.name] = folder
+            except DataError as error:
+                closed[folder.name] = str(error)
+    if report_closed(found, closed, requested) and not folders:
+        return {}
     expected = f"expected DATA_DIR/{layout}; the dataset is at {home}"
     if not folders:
         hint = f"; give its parent folder {root.absolute().parent}" if is_category(root) else ""
@@ -168,10 +181,28 @@ def find_categories(
     for category in dict.fromkeys(requested):
         if category in folders:
             chosen[category] = folders[category]
-        else:
+        elif category not in closed:
             existing = ", ".join(sorted(folders))
             found.fault(category, f"{root}: no category {category!r}; take one of those that exist: {existing}")
     return chosen
+
+
+def report_closed(found: Found, closed: Mapping[str, str], requested: Sequence[str] | None) -> bool:
+    """Report folders that may be categories and cannot be looked into: a mean without them would be another.
+
+    Args:
+        found: gets the faults.
+        closed: by name, what is wrong.
+        requested: categories, default all that are there.
+
+    Returns:
+        Whether there are any that matter.
+    """
+    way_out = ", or name the categories that are meant (--categories)" if requested is None else ""
+    faults = {name: line for name, line in closed.items() if requested is None or name in requested}
+    for name, line in faults.items():
+        found.fault(name, line + way_out)
+    return bool(faults)
 
 
 def add_candidates(found: Found, category: str, folder: Path, samples: Sequence[Candidate]) -> None:

@@ -18,7 +18,7 @@ from musc_jax.data.dataset import Candidate
 from musc_jax.data.files import FileFault
 from musc_jax.data.image_sample import Picture
 from musc_jax.data.sample import DataError
-from musc_jax.data.trees import Found, Request, add_candidates, natural, root_of
+from musc_jax.data.trees import Found, Request, add_candidates, is_folder, natural, root_of
 
 _LAYOUT = "split_csv/1cls.csv"
 _HOME = "https://github.com/amazon-science/spot-diff"
@@ -29,7 +29,7 @@ _MOST_BYTES = 20_000_000
 def find_visa(request: Request) -> Found:
     """Find every sample of VisA's test split, without looking into any picture."""
     root, found = root_of("visa", request.data_dir, layout=_LAYOUT, home=_HOME), Found()
-    root = next((r for r in (root, root / "VisA", root / "VisA_20220922") if (r / _LAYOUT).exists()), root)
+    root = next((r for r in (root, root / "VisA", root / "VisA_20220922") if is_folder((r / _LAYOUT).parent)), root)
     rows = _rows(root / _LAYOUT)
     known = sorted({row["object"] for _, row in rows}, key=natural)
     for category in dict.fromkeys(request.categories or known):

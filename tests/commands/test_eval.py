@@ -341,6 +341,27 @@ def test_an_output_folder_that_cannot_be_written_is_named(run, tmp_path):
     assert str(tmp_path / "file") in err
 
 
+def test_results_do_not_go_into_the_dataset(run, candies, monkeypatch):
+    """Neither on request nor by the default, a folder where the command is given."""
+    before = fingerprint(candies)
+    monkeypatch.chdir(candies)
+    for data, output in ((candies, candies / "results"), (".", Path("results")), (candies / "Apple", Path("Apple"))):
+        code, out, err, _ = run(data=data, output=output)
+        assert code == 2
+        assert not out
+        assert err.startswith(f"error: {output}/eyecandies: lies in the dataset, into which nothing is written; pass")
+    assert fingerprint(candies) == before
+
+
+def test_the_home_folder_may_be_written_short(run, candies, monkeypatch):
+    monkeypatch.setenv("HOME", str(candies.parent))
+    code, _, err, _ = run("--modality=rgb", "--categories=Apple", data=f"~/{candies.name}")
+    assert code == 0, err
+    code, _, err, _ = run("--modality=rgb", data="~nobody at all/data")
+    assert code == 2
+    assert "~nobody at all/data: is not a folder" in err
+
+
 def test_two_runs_do_not_write_at_once(run, tmp_path):
     from launch.output import ResultsFolder
 

@@ -89,6 +89,16 @@ def test_killed_and_continued(tree):
     assert all(path.stat().st_mtime_ns == changed for path, changed in done.items())
 
 
+def test_the_home_folder_may_be_written_short(tree):
+    command = [sys.executable, "-m", "launch.prepare", "--dataset=mvtec3d", "--data_dir=~/data", "--workers=1"]
+    environment = os.environ | {"HOME": str(tree.parent)}
+    done = subprocess.run(
+        [*command, "--cache_dir=~/cache"], env=environment, cwd=tree, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.startswith("12 samples are ready"), done.stderr
+    assert len(stored(tree)) == 12
+
+
 def test_all_that_is_wrong_comes_in_one_report(tree):
     (tree / "bagel" / "test" / "good" / "xyz" / "001.tiff").write_bytes(b"II*\0 no scan")
     (tree / "bagel" / "test" / "crack" / "gt" / "002.png").unlink()

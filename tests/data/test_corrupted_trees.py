@@ -306,6 +306,45 @@ def test_files_without_permission(make, monkeypatch, name, kind):
     assert str(secret) in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["mvtec_ad", "mpdd", "mvtec3d"])
+def test_a_folder_that_may_not_be_listed_hides_nothing_else(make, monkeypatch, name):
+    root, layout = make(name), LAYOUTS[name]
+    (root / layout.mask).write_bytes(b"")
+    other = next(c for c in TREES[name][1] if c != layout.category)
+    plain = Path.iterdir
+
+    def refuse(path):
+        if path.name == "test" and path.parent.name == other:
+            raise PermissionError(13, "Permission denied")
+        return plain(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(DataError, match=f"{other}/test: cannot be read .Permission denied.; make it readable") as error:
+        load(name, root)
+    assert f"{root / layout.mask}: is empty" in str(error.value)
+    assert len(str(error.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize("name", [name for name in TREES if name != "visa"])
+def test_a_category_that_may_not_be_looked_into(make, monkeypatch, name):
+    """It is not left out silently: the mean would be another. (VisA's categories stand in its table.)"""
+    root, (one, other, *_) = make(name), TREES[name][1]
+    plain = Path.stat
+
+    def refuse(path, **options):
+        if other in path.parts[:-1]:  # root may look anywhere, so the folder's mode would not do
+            raise PermissionError(13, "Permission denied")
+        return plain(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    for categories in (None, [other], [one, other]):
+        with pytest.raises(DataError, match=r"cannot be looked at \(Permission denied\); make it readable") as error:
+            load(name, root, categories=categories)
+        assert len(str(error.value).splitlines()) == 1
+        assert f"/{other}/" in str(error.value)
+    assert load(name, root, categories=[one]).categories == (one,)
+
+
 @pytest.mark.parametrize("name", ["mvtec3d", "folder"])
 def test_points_that_are_not_finite(make, name):
     """In the published sets they are damage; in a folder of one's own they mean that nothing was measured there."""

@@ -244,6 +244,10 @@ def test_every_orphan_is_listed(root):
         load(root, **LABELLED, mask_dir=("masks",))
     assert "5.png: is missing, the mask of" in str(error.value)
     assert "6.png: is missing, the mask of" in str(error.value)
+    # What has no partner may be the partner of what has none, under another name.
+    assert str(error.value).endswith(
+        "\n  note: " + str(root / "masks" / "7.png") + ": is a mask without a sample; not used"
+    )
     dataset = load(root, **LABELLED, mask_dir=("masks",), skip_bad=True)
     assert len(dataset.names("my parts é")) == 5
     assert any("7.png: is a mask without a sample" in line for line in dataset.warnings)
@@ -266,12 +270,40 @@ def test_every_orphan_is_listed(root):
         ({"normal_dir": ("good",), "normal_depth_dir": ("a", "b")}, "one for each normal_dir"),
         ({"camera": Camera(0, 1, 2, 3)}, "intrinsics"),
         ({"depth_scale": 0.0}, "depth_scale"),
-        ({**LABELLED, "mask_dir": ("nothing",)}, "nothing: is not a folder"),
+        ({**LABELLED, "mask_dir": ("nothing",)}, "nothing: is not a folder; there are bad, good, masks"),
+        ({**LABELLED, "mask_dir": ("nothing",), "depth_dir": "nothing"}, "nothing: is not a folder"),
+        ({**LABELLED, "modality": "rgb+points"}, "bad: has no point data beside its pictures .*--modality=rgb"),
+        ({**LABELLED, "modality": "rgb+points", "depth_dir": "masks/none"}, "masks/none: is not a folder"),
+        ({"normal_dir": ("masks/empty",)}, "empty: has no pictures .*; add them, or name another folder"),
     ],
 )
 def test_what_makes_no_sense_is_refused(root, layout, message):
-    with pytest.raises(DataError, match=message):
+    """In a line for each cause, however many samples it concerns."""
+    (root / "masks" / "empty").mkdir()
+    with pytest.raises(DataError, match=message) as error:
         load(root, **layout)
+    assert len(str(error.value).splitlines()) <= 3  # a head, and a line for each of two folders
+
+
+@pytest.mark.parametrize(
+    ("content", "modality", "message"),
+    [
+        ("npy", "rgb", r"has no pictures \(.*\), but point data; score that by --modality=points$"),
+        (None, "rgb", r"has no pictures \(.*\); there are no folders in it$"),
+        (
+            None,
+            "points",
+            r"has no point data \(\.npy, \.pcd, \.ply, \.png, \.tif, \.tiff\); there are no folders in it$",
+        ),
+    ],
+)
+def test_an_empty_folder_says_what_could_be_meant(root, content, modality, message):
+    folder = root / "somewhere"
+    folder.mkdir()
+    if content:
+        write_points(folder / "0", scan(), content)
+    with pytest.raises(DataError, match=message):
+        load(folder, modality)
 
 
 def cut(data):

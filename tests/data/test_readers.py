@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -160,6 +162,25 @@ def test_masks_follow_the_rule_of_all_sets(mvtec):
     np.testing.assert_array_equal(whole.gt_mask, blob() > 0)
 
 
+@pytest.mark.parametrize("name", ["mvtec_ad", "mvtec3d"])
+def test_masks_of_class_numbers_and_faint_ones(tmp_path, name):
+    """Numbers of classes are made 0 and 255; a mask that no pixel of is over one half is told."""
+    (write_mvtec_ad if name == "mvtec_ad" else partial(write_mvtec3d, cleaned=True))(tmp_path / "data")
+    category, kind, mask = {
+        "mvtec_ad": ("bottle", "contamination", "bottle/ground_truth/contamination/{}_mask.png"),
+        "mvtec3d": ("bagel", "crack", "bagel/test/crack/gt/{}.png"),
+    }[name]
+    masks = [tmp_path / "data" / mask.format(stem) for stem in ("000", "001")]
+    drawn = np.asarray(Image.open(masks[0]))
+    save(masks[0], drawn // 255 * 3)
+    save(masks[1], np.dstack([drawn, 0 * drawn, 0 * drawn]))  # red
+    dataset = load(name, tmp_path / "data", categories=[category])
+    samples = {sample.name: sample for sample in dataset.samples(category, size=len(drawn))}
+    np.testing.assert_array_equal(samples[f"{kind}_000"].gt_mask, drawn > 0)
+    assert not samples[f"{kind}_001"].gt_mask.any()
+    assert [line.split(",")[0] for line in dataset.warnings] == [f"{masks[1]}: its largest value is 76 of 255"]
+
+
 def test_a_missing_mask_is_reported_before_any_work(mvtec):
     (mvtec / "bottle" / "ground_truth" / "contamination" / "001_mask.png").unlink()
     shutil.rmtree(mvtec / "grid" / "ground_truth" / "broken_large")
@@ -299,6 +320,21 @@ def test_scans_cleaned_by_another_program_are_used_as_they_are(tmp_path):
     np.testing.assert_array_equal(sample.image, np.asarray(Image.open(folder / "rgb" / "000.png")))
 
 
+def test_a_cleaned_object_that_reaches_the_edge_stays_whole():
+    xyz, _ = raw_scan(0, 200, 200)
+    xyz[:92], xyz[108:] = 0, 0
+    cleaned = plane_cleaning.clean_scan(xyz)
+    np.testing.assert_array_equal(cleaned.points, (xyz != 0).all(-1))
+    assert cleaned.colors.all()
+
+
+@needs_open3d
+def test_a_raw_scan_with_a_poorly_measured_border_is_still_raw():
+    xyz, on_object = raw_scan(0, 200, 200)
+    xyz[(np.random.default_rng(0).random((200, 200)) < 0.7) & ~on_object] = 0
+    assert not (plane_cleaning.clean_scan(xyz).points & ~on_object).any()
+
+
 def test_only_the_scan_was_cleaned(tmp_path):
     """One published program overwrites the scan with its square, and leaves picture and mask as they were."""
     write_mvtec3d(tmp_path / "data", categories=("bagel",))
@@ -337,9 +373,17 @@ def test_cleaning_is_done_once(tmp_path, monkeypatch):
     np.testing.assert_array_equal(first, again)
 
 
-def test_without_open3d_the_way_out_is_named(tmp_path, monkeypatch):
+@pytest.mark.parametrize("missing", ["the package", "a system library"])
+def test_without_open3d_the_way_out_is_named(tmp_path, monkeypatch, missing):
     write_mvtec3d(tmp_path / "data", categories=("bagel",))
-    monkeypatch.setitem(__import__("sys").modules, "open3d", None)
+    if missing == "the package":
+        monkeypatch.setitem(sys.modules, "open3d", None)
+    else:
+        (tmp_path / "modules").mkdir()
+        broken = 'raise OSError("libusb-1.0.so.0: cannot open shared object file")'
+        (tmp_path / "modules" / "open3d.py").write_text(broken)
+        monkeypatch.delitem(sys.modules, "open3d", raising=False)
+        monkeypatch.syspath_prepend(tmp_path / "modules")
     with pytest.raises(DataError, match=r"pip install 'musc-jax\[open3d\]'.*apt-get install libusb") as error:
         load("mvtec3d", tmp_path / "data")
     lines = str(error.value).splitlines()
