@@ -25,7 +25,7 @@ def keep_programs(cache_dir: Path) -> None:
     """
     # JAX would report every single program that it cannot read or write, and go on.
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache entry")
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         folder = cache_dir / "compiled" / _processor()
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
