@@ -30,6 +30,7 @@ import weights
 from launch import command, distributed
 from launch import flags as options
 from launch.command import say
+from launch.compilation import keep_programs
 from launch.output import OutputError, ResultsFolder, digest_of, map_tiff, scores_csv
 from launch.progress import ProgressBar
 from launch.summary import summarise, versions
@@ -265,6 +266,7 @@ def evaluate() -> None:
     """Runs what the flags say and prints the table."""
     started = time.perf_counter()
     cache_dir = Path(options.CACHE_DIR.value).expanduser()
+    keep_programs(cache_dir)
     save = options.save_list()
     config, division = options.plain_config(), options.division()
     options.memory_budget()

@@ -24,6 +24,8 @@ PRECISIONS = ("full", "accurate", "fast")
 full: float32 throughout. accurate: three passes of a faster type that come near float32 (NVIDIA: TF32, TPU: bfloat16;
 a CPU computes "full"). fast: tokens are rounded to half precision after their mean was subtracted (NVIDIA: float16, TPU
 and CPU: bfloat16), sums stay float32; what comes out are the distances of the rounded tokens.
+
+JAX lowers three-pass products only for the platform that has them: "accurate" exports for one platform at a time.
 """
 
 
@@ -116,7 +118,7 @@ def pair_scores(query: Float[Array, "M C"], references: Float[Array, "R N C"]) -
     query, references = _centered(*same_dtype(query, references))
 
     def by_one(_: None, reference: jax.Array) -> tuple[None, jax.Array]:
-        return None, _two_way_minima(query, reference)[0]
+        return None, _two_way_minima(query, reference, "full")[0]
 
     _, squared = jax.lax.scan(by_one, None, references)
     return safe_sqrt(squared).T.astype(dtype)

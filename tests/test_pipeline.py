@@ -1,5 +1,7 @@
 """The pipeline as a library call, on samples made in memory."""
 
+import dataclasses
+
 import chex
 import numpy as np
 import pytest
@@ -70,6 +72,25 @@ def test_programs_are_compiled_once(samples, backbones):
     assert programs.compile_seconds == seconds > 0
     np.testing.assert_array_equal(again.anomaly_maps, first.anomaly_maps)
     assert {"image backbone", "point grouping", "mutual scoring", "maps"} <= set(programs.seconds)
+
+
+def test_other_clouds_and_pictures_take_the_same_programs(samples, backbones):
+    """One for each stage, however many points a cloud has; another number of samples takes new ones to score."""
+    config = Config(modality="rgb+points", image_size=32, grouping=GROUPS, **backbones)
+    programs = Programs()
+    other = []
+    for i, sample in enumerate(samples):
+        points = sample.points.copy()
+        points[:, : 3 * i + 1] = 0
+        other.append(dataclasses.replace(sample, image=sample.image[::-1], points=points))
+    assert len({int((sample.points != 0).all(-1).sum()) for sample in other}) == len(other)
+    pipeline.score(samples, config, programs=programs)
+    # Backbone and aggregation of images; centres, groups, backbone and aggregation of points; scores, two maps, RsCon.
+    assert programs.count == 10
+    pipeline.score(other, config, programs=programs)
+    assert programs.count == 10
+    pipeline.score(other[:4], config, programs=programs)
+    assert programs.count == 12
 
 
 def test_progress_is_reported(samples, backbones):

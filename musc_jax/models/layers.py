@@ -1,6 +1,7 @@
 """Building blocks of both transformers: norms and attention in float32, products in the compute dtype."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -65,12 +66,11 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array, dtype: str) -> jax.Array
     """softmax(q k^T / sqrt(d)) v for (batch, heads, tokens, d), in float32 out.
 
     On a CPU one head after the other: its scores stay in the cache, which is nine times faster than the batched
-    product that `jax.nn.dot_product_attention` becomes there. On NVIDIA half precision goes to cuDNN's fused kernel.
+    product that `jax.nn.dot_product_attention` becomes there. On NVIDIA half precision goes to cuDNN's fused kernel,
+    where cuDNN takes it. The platform is the one the program is lowered for, which need not be this machine's; only
+    whether cuDNN is there is asked of this machine, so a program exported for cuda where it is not has plain products.
+    Where it is there, half precision exports for one platform at a time: JAX lowers cuDNN's call for no other.
     """
-    if jax.default_backend() == "gpu" and dtype != "float32":
-        moved = (x.astype(dtype).swapaxes(1, 2) for x in (q, k, v))
-        out = jax.nn.dot_product_attention(*moved, implementation="cudnn")
-        return out.swapaxes(1, 2).astype(jnp.float32)
 
     def one(head: tuple[jax.Array, ...]) -> jax.Array:
         q, k, v = (x.astype(dtype) for x in head)
@@ -78,9 +78,33 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array, dtype: str) -> jax.Array
         weights = nn.softmax(scores * (q.shape[-1] ** -0.5))
         return jnp.matmul(weights.astype(dtype), v, precision=PRECISION, preferred_element_type=jnp.float32)
 
-    flat = tuple(x.reshape(-1, *x.shape[2:]) for x in (q, k, v))
-    out = jax.lax.map(one, flat) if jax.default_backend() == "cpu" else jax.vmap(one)(flat)
-    return out.reshape(q.shape)
+    def fused(*heads: jax.Array) -> jax.Array:
+        moved = (x.astype(dtype).swapaxes(1, 2) for x in heads)
+        out = jax.nn.dot_product_attention(*moved, implementation="cudnn")
+        return out.swapaxes(1, 2).astype(jnp.float32)
+
+    def over_heads(apply: Callable, *heads: jax.Array) -> jax.Array:
+        return apply(one, tuple(x.reshape(-1, *x.shape[2:]) for x in heads)).reshape(q.shape)
+
+    def all_at_once(head: Callable, heads: tuple[jax.Array, ...]) -> jax.Array:
+        return jax.vmap(head)(heads)
+
+    forms: dict[str, Callable] = {
+        "cpu": partial(over_heads, jax.lax.map),
+        "default": partial(over_heads, all_at_once),
+    }
+    if dtype != "float32" and _is_taken(fused, q, k, v):
+        forms["cuda"] = fused
+    return jax.lax.platform_dependent(q, k, v, **forms)
+
+
+def _is_taken(form: Callable, *arrays: jax.Array) -> bool:
+    """Whether a form can be traced here: cuDNN is found and has a kernel for these shapes on this device."""
+    try:
+        jax.eval_shape(form, *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in arrays))
+    except (RuntimeError, ValueError):  # no cuDNN, head sizes or a version that it does not take
+        return False
+    return True
 
 
 class Block(nn.Module):

@@ -8,6 +8,12 @@ from eyecandies_tree import write_category
 from safetensors.numpy import save_file
 
 
+@pytest.fixture(autouse=True)
+def no_kept_programs(monkeypatch):
+    """A command that runs in this process would set where compiled programs are kept for all tests after it."""
+    monkeypatch.setattr("launch.eval.keep_programs", lambda cache_dir: None)
+
+
 @pytest.fixture(scope="session")
 def image_weights(tmp_path_factory):
     """A DINO folder of three narrow blocks, so that a run takes a second."""

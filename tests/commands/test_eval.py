@@ -21,6 +21,7 @@ from PIL import Image
 import weights
 from launch import eval as command
 from musc_jax.features import extract
+from musc_jax.programs import Programs
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SMALL = ("--image_size=32", "--num_groups=48", "--group_size=24", "--k_iter=16")
@@ -114,6 +115,15 @@ def test_an_ablation_changes_the_numbers(run, tmp_path):
     first = run("--categories=Apple", "--modality=rgb")[3]
     other = run("--categories=Apple", "--modality=rgb", "--ablate=ia", output=tmp_path / "other")[3]
     assert read_scores(first / "Apple") != read_scores(other / "Apple")
+
+
+def test_two_categories_take_one_set_of_programs(run, monkeypatch):
+    made = []
+    monkeypatch.setattr(command, "Programs", lambda: made.append(Programs()) or made[-1])
+    code, _, err, _ = run()
+    assert code == 0, err
+    # As many as the pipeline takes for one, see test_pipeline.
+    assert [programs.count for programs in made] == [10]
 
 
 def test_subsets_are_repeated_over_seeds(run, monkeypatch):
