@@ -87,6 +87,12 @@ def _is_alone(environment: Mapping[str, str]) -> bool:
     return "KUBERNETES_SERVICE_HOST" in environment and "JOB_COMPLETION_INDEX" not in environment and not on_tpu
 
 
+def _in_cluster(environment: Mapping[str, str]) -> bool:
+    """Whether a scheduler that JAX knows has left its marks."""
+    marks = ("SLURM_JOB_ID", "OMPI_MCA_orte_hnp_uri", "JOB_COMPLETION_INDEX", "TPU_WORKER_HOSTNAMES")
+    return any(name in environment for name in (*marks, "TPU_PROCESS_ADDRESSES", "JAX_COORDINATOR_ADDRESS"))
+
+
 def _initialize(**parameters: Any) -> None:
     known = inspect.signature(jax.distributed.initialize).parameters
     jax.distributed.initialize(**{name: value for name, value in parameters.items() if name in known})
@@ -124,6 +130,8 @@ def start(*, heartbeat_seconds: int = _HEARTBEAT_SECONDS) -> bool:
             return False
         raise ConfigError(f"several processes: {_first_line(error)}") from None
     except RuntimeError as error:
+        if asked is None and not _in_cluster(os.environ) and "before any JAX calls" in str(error):
+            return False  # called from a program that has used JAX already, and is no part of anything
         raise LostProcessError(f"the processes do not find each other: {_first_line(error)}") from None
     if jax.process_count() == 1:
         return False

@@ -39,7 +39,7 @@ def start(tmp_path_factory, image_weights, candies):
     yield call
     for process in started:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Two processes on this machine: they score as one, and none is left waiting for another that died."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -70,19 +71,27 @@ def test_two_processes_score_as_one(tmp_path):
             assert found["first"]
 
 
+# Whichever notices first speaks: the operation that waits for the other (an error of ours, exit code 2), or JAX's
+# runtime, which ends the process by SIGABRT.
+LOST = "another process ended or cannot be reached|most likely indicates that another task died"
+
+
 @pytest.mark.parametrize(
-    ("case", "codes", "who", "message"),
+    ("case", "ends", "code", "message"),
     [
-        ("while_others_wait", (2, 3), 0, "error: process 0 of 2: another process ended or cannot be reached"),
-        ("while_others_compute", (3, -6), 1, "most likely indicates that another task died"),
-        ("silent", (-6, 3), 0, "most likely indicates that another task died"),
-        ("defect", (2, 1), 1, "KeyError: 'a defect of the second process'"),
+        ("while_others_wait", 1, 3, ""),
+        ("while_others_compute", 0, 3, ""),
+        ("silent", 1, 3, ""),
+        ("defect", 1, 1, "KeyError: 'a defect of the second process'"),
+        ("bad_input", 0, 2, "error: a file of the first process alone is broken"),
     ],
 )
-def test_a_process_that_ends_ends_the_others(case, codes, who, message):
-    got, messages, seconds = run_two(case)
-    assert tuple(got) == codes, messages
-    assert message in messages[who]
+def test_a_process_that_ends_ends_the_others(case, ends, code, message):
+    codes, messages, seconds = run_two(case)
+    assert codes[ends] == code, messages
+    assert message in messages[ends]
+    assert codes[1 - ends] in (2, -6), messages
+    assert re.search(LOST, messages[1 - ends])
     assert seconds < 60
 
 
