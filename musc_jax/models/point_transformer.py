@@ -151,7 +151,7 @@ class GroupEncoder(nn.Module):
         return jax.lax.map(token, padded).reshape(chunks * chunk, -1)[:count]
 
     def _second_statistics(
-        self, padded: jax.Array, between: Callable, count: int, conv2: tuple, conv3: tuple
+        self, padded: jax.Array, between: Callable, count: int, conv2: tuple, conv3: tuple[jax.Array, jax.Array]
     ) -> tuple[jax.Array, jax.Array]:
         """Batch statistics behind the third convolution, without computing it.
 
