@@ -75,6 +75,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         budget=budget,
         references=arguments.references,
     )
+    return_freed_memory(scarce=plan.scarce)
     print(plan.describe(), flush=True)
     before, store = peak(), FeatureStore(folder)
     stored = [write(store, stage, shape) for stage in range(arguments.stages)]
@@ -121,7 +122,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("count", 200), ("tokens", 1369), ("width", 1024), ("stages", 3), ("check", 2)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--size", type=int, default=518, help="Side of the maps that the plan leaves room for.")
@@ -130,7 +131,6 @@ def main() -> None:
     parser.add_argument("--work_dir", type=Path, help="Where the features lie meanwhile; default the system's.")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
-    return_freed_memory()
     with tempfile.TemporaryDirectory(dir=arguments.work_dir) as folder:
         found = run(arguments, Path(folder))
     given = [a for a in sys.argv[1:] if not a.startswith(("--output", "--work_dir"))]
