@@ -42,7 +42,7 @@ from musc_jax.config import Config, ConfigError
 from musc_jax.data import DataError, Dataset, Sample, cache, open_dataset
 from musc_jax.feature_store import FeatureStore
 from musc_jax.features import Features, extract
-from musc_jax.memory import BudgetError, Plan, peak_memory
+from musc_jax.memory import BudgetError, Plan, peak_memory, return_freed_memory
 from musc_jax.programs import Programs
 from musc_jax.subsets import divide, thin_out
 
@@ -247,6 +247,7 @@ def _run_category(
     samples = dataset.samples(category, size=config.image_size)
     total = len(dataset.names(category))
     plan = pipeline.plan_for(config, total, budget)
+    return_freed_memory(scarce=plan.scarce)
     say(f"{category}: {plan.describe()}")
     try:
         with feature_store(cache_dir, plan) as store:

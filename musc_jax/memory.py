@@ -45,6 +45,11 @@ class Plan(NamedTuple):
     budget: int
     disk_bytes: int
 
+    @property
+    def scarce(self) -> bool:
+        """Whether memory that is freed must not be kept for later: what is kept could come to as much as is used."""
+        return self.on_disk or self.bytes > self.budget // 2
+
     def describe(self) -> str:
         """One line for people."""
         where = f"{_gb(self.disk_bytes)} of features on disk" if self.on_disk else "features on the device"
@@ -148,22 +153,27 @@ def _free_of_container() -> int:
     return sys.maxsize
 
 
-def return_freed_memory() -> None:
-    """Tells the C library to give large arrays back to the system when freed. For entry points, not libraries.
+def return_freed_memory(*, scarce: bool = True) -> None:
+    """Fixes from which size on the C library gives freed arrays back to the system. For entry points, not libraries.
 
-    glibc raises its thresholds as it sees larger arrays, and keeps more and more in the arenas of each thread. They are
-    fixed here where it would end. A low threshold, 1 MB, costs more than it saves: products take some megabytes of
-    scratch memory, and where that goes back after each of them a tenth (transformers, pair scores) to a third (point
-    encoder) of the time is spent on getting it again.
+    glibc raises its thresholds with every large array it sees, and keeps what is smaller in arenas of each thread: a
+    process then grows to several times what it holds.
+
+    Args:
+        scarce: From 4 MB on, which keeps to a plan's budget, and costs products with more scratch memory, as those of a
+            ViT's MLP, a tenth of their time; 1 MB would cost the point encoder a third. Else from 32 MB on, where glibc
+            would end.
     """
     if sys.platform != "linux":
         return
     import ctypes
 
-    trim, threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+    threshold, trim = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+    size = (4 if scarce else 32) << 20
     with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(threshold, 32 << 20)
-        ctypes.CDLL(None).mallopt(trim, 64 << 20)
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(threshold, size)
+        mallopt(trim, 2 * size)
 
 
 def peak_memory() -> dict[str, int]:
