@@ -36,7 +36,7 @@ def execute(
     Returns:
         The exit code: 0, 2 for bad input, 130 on Ctrl-C.
     """
-    return_freed_memory()
+    return_freed_memory(scarce=False)
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # JAX tells at length which accelerators it did not find
     if len(argv) > 1:

@@ -40,7 +40,7 @@ from musc_jax.config import Config, ConfigError
 from musc_jax.data import DataError, Dataset, Sample, cache, open_dataset
 from musc_jax.feature_store import FeatureStore
 from musc_jax.features import Features, extract
-from musc_jax.memory import BudgetError, Plan
+from musc_jax.memory import BudgetError, Plan, return_freed_memory
 from musc_jax.programs import Programs
 from musc_jax.scoring import devices_for, plan_for
 from musc_jax.sharding import gather_list
@@ -243,6 +243,7 @@ def _run_category(
     own = range(total) if mesh is None else pipeline.own_share(total, mesh)
     plan = plan_for(config, total, budget, mesh)
     mesh = devices_for(plan, mesh)
+    return_freed_memory(scarce=plan.scarce)
     say(f"{category}: {plan.describe()}")
     samples = dataset.samples(category, size=config.image_size, only=own)
     try:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,10 @@ from jaxtyping import Float
 
 from musc_jax.models.layers import PRECISION, Block, Dense, LayerNorm, exact_gelu
 
-# So many groups stay in a CPU's cache with all their channels; all 1024 at once would be 270 MB a layer.
-_GROUPS_AT_ONCE = 16
+# So many groups stay in a CPU's cache with all their channels; all 1024 at once would be 270 MB a layer. With 16 the
+# products' scratch memory grows beyond what the C library keeps between two of them: a third slower where that happens,
+# no faster where it does not.
+_GROUPS_AT_ONCE = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,53 +117,72 @@ class GroupEncoder(nn.Module):
                 x.astype(self.dtype), kernel.astype(self.dtype), precision=PRECISION, preferred_element_type=jnp.float32
             )
 
-        def half(points: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def hidden(points: jax.Array) -> jax.Array:
+            """(chunk * K, first)."""
+            return nn.relu(product(points.reshape(-1, 3), kernel1) + bias1[None])
+
+        def half(hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
             """(chunk * K, second) and its maxima (chunk, second)."""
-            x = product(points.reshape(-1, 3), kernel1) + bias1[None]
-            x = product(nn.relu(x), kernel2) + bias2[None]
+            x = product(hidden, kernel2) + bias2[None]
             return x, x.reshape(chunk, size, -1).max(1)
 
-        statistics = self._second_statistics(padded, half, count, conv3()) if cloud else conv3.stored()
+        def between(points: jax.Array) -> tuple[jax.Array, jax.Array]:
+            """What `half` sees, as its product sees it, and the maxima of what it makes of that."""
+            x = hidden(points)
+            return x.astype(self.dtype).astype(jnp.float32), half(x)[1]
+
+        if cloud:
+            conv2_seen = kernel2.astype(self.dtype).astype(jnp.float32), bias2
+            statistics = self._second_statistics(padded, between, count, conv2_seen, conv3())
+        else:
+            statistics = conv3.stored()
         kernel3, bias3 = conv3.folded(*statistics, c.epsilon)
         kernel4, bias4 = conv4()
+        # Outside the loop, which would copy them at every step.
+        kernel3_whole, kernel3_local = kernel3[:second], kernel3[second:]
 
         def token(points: jax.Array) -> jax.Array:
-            local, whole = half(points)
-            local = product(local, kernel3[second:]).reshape(chunk, size, -1)
-            whole = product(whole, kernel3[:second]) + bias3[None]
+            local, whole = half(hidden(points))
+            local = product(local, kernel3_local).reshape(chunk, size, -1)
+            whole = product(whole, kernel3_whole) + bias3[None]
             x = product(nn.relu(local + whole[:, None]).reshape(chunk * size, -1), kernel4)
             return x.reshape(chunk, size, -1).max(1) + bias4[None]
 
         return jax.lax.map(token, padded).reshape(chunks * chunk, -1)[:count]
 
     def _second_statistics(
-        self, padded: jax.Array, half: Callable, count: int, conv3: tuple[jax.Array, jax.Array]
+        self, padded: jax.Array, between: Callable, count: int, conv2: tuple, conv3: tuple[jax.Array, jax.Array]
     ) -> tuple[jax.Array, jax.Array]:
         """Batch statistics behind the third convolution, without computing it.
 
-        They follow from mean and covariance of what goes in: half the arithmetic of the convolution itself, and
-        nothing of its size is kept. Second moments are taken about the first chunk's mean, against cancellation.
+        They follow from mean and covariance of what goes in, and these, as far as single points go, from those of what
+        goes into the second: it is half as wide, so its second moments cost a quarter. Nothing of either size is kept:
+        to write the second's output down and read it again takes as long as to compute it anew. Moments are taken about
+        the first chunk's mean, against cancellation.
         """
         chunks, chunk, size, _ = padded.shape
-        about = half(padded[0])[0].reshape(chunk, size, -1)[: min(chunk, count)].mean((0, 1))
+        kernel2, bias2 = conv2
+        first, second = kernel2.shape
+        about = between(padded[0])[0].reshape(chunk, size, first)[: min(chunk, count)].mean((0, 1))
 
         def one(total: jax.Array, step: tuple) -> tuple[jax.Array, tuple]:
             points, real = step
-            local, whole = half(points)
-            local = (local - about[None]).reshape(chunk, size, -1) * real[:, None, None]
-            flat = local.reshape(chunk * size, -1)
-            return total + jnp.matmul(flat.T, flat, precision=PRECISION), (local.mean(1), whole)
+            hidden, whole = between(points)
+            hidden = (hidden - about[None]).reshape(chunk, size, first) * real[:, None, None]
+            flat = hidden.reshape(chunk * size, first)
+            return total + jnp.matmul(flat.T, flat, precision=PRECISION), (hidden.mean(1), whole)
 
         real = (jnp.arange(chunks * chunk) < count).reshape(chunks, chunk).astype(jnp.float32)
-        width = about.shape[0]
-        total, (local, whole) = jax.lax.scan(one, jnp.zeros((width, width), jnp.float32), (padded, real))
-        local, whole = (x.reshape(chunks * chunk, width)[:count] for x in (local, whole))
-        mean, between = _moments(jnp.concatenate([whole, local], axis=1))
-        # Between groups everything is in `between`; only the points' own covariance has a part within the groups.
-        own = total / (count * size) - mean[width:, None] * mean[None, width:]
-        cov = between.at[width:, width:].set(own)
-        mean = mean.at[width:].add(about)
-        return _through(*conv3, mean, cov)
+        total, (hidden, whole) = jax.lax.scan(one, jnp.zeros((first, first), jnp.float32), (padded, real))
+        hidden, whole = hidden.reshape(-1, first)[:count], whole.reshape(-1, second)[:count]
+        center = hidden.mean(0)
+        covariance = total / (count * size) - center[:, None] * center[None]
+        # Between groups everything is in `means`; only the points' own covariance has a part within the groups.
+        through = partial(jnp.matmul, precision=PRECISION)
+        mean, means = _moments(jnp.concatenate([whole, through(hidden, kernel2)], axis=1))
+        covariance = means.at[second:, second:].set(through(kernel2.T, through(covariance, kernel2)))
+        mean = mean.at[second:].add(through(about, kernel2) + bias2)
+        return _through(*conv3, mean, covariance)
 
 
 class PointTransformer(nn.Module):
