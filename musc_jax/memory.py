@@ -13,8 +13,8 @@ _USABLE = 0.8
 # At the most so many samples go through a step at once: more would not make it faster.
 _LARGEST_PANEL = 32
 _FLOAT = 4
-# Compiling takes some tens of megabytes.
-_PROGRAMS = 50_000_000
+# Compiling takes some tens of megabytes for each of a few programs, and the C library keeps a part of it.
+_PROGRAMS = 90_000_000
 
 
 class Tokens(NamedTuple):
@@ -33,6 +33,7 @@ class Plan(NamedTuple):
         whole_stages: Whether all pairs of a stage are scored at once; else `panel` samples by all, `chunk` at a time.
         panel: Samples that are scored at once.
         chunk: Samples that score them at once.
+        keep_scores: Whether there is room for all scores of a stage, so that each pair need only be multiplied once.
         bytes: What all this takes at its peak, beside the program and the backbones.
         budget: What it may take.
         disk_bytes: What goes to the disk.
@@ -47,6 +48,7 @@ class Plan(NamedTuple):
     budget: int
     disk_bytes: int
     devices: int = 1
+    keep_scores: bool = False
 
     @property
     def scarce(self) -> bool:
@@ -109,6 +111,10 @@ def plan_memory(
     staged = always + 2 * one_stage + scores
     if references is None and staged <= budget:
         return Plan(True, True, count, count, staged, budget, features)
+    if references is None:
+        block, needed = _blocks(count, modalities, budget - always)
+        if block:
+            return Plan(True, False, block, block, always + needed, budget, features, keep_scores=True)
     panel, chunk, needed = _panels(count, scorers, modalities, budget - always)
     if not panel:
         raise BudgetError(
@@ -147,6 +153,21 @@ def _over_devices(
 def _always(count: int, size: int) -> int:
     """Pictures, masks, maps and a copy of these while they are judged; the same whatever the plan."""
     return _PROGRAMS + count * size * size * (3 + 1 + 3 * _FLOAT)
+
+
+def _blocks(count: int, modalities: list[Tokens], budget: int) -> tuple[int, int]:
+    """(samples in a block, bytes) where the scores of all pairs stay and blocks of samples meet; 0 if nothing fits."""
+    sample = max(m.tokens * m.channels for m in modalities) * _FLOAT
+    tokens = sum(m.tokens for m in modalities)
+    needed = 0
+    for block in (16, 8, 4, 2):
+        rows = -(-count // block) * block
+        # All scores; of a block, its scores by all twice; its tokens and those of the block it meets as read, on the
+        # device and centred, and two blocks that are read ahead.
+        needed = rows * rows * tokens * _FLOAT + 2 * block * rows * tokens * _FLOAT + 8 * block * sample
+        if needed <= budget:
+            return min(block, count), needed
+    return 0, needed
 
 
 def _panels(count: int, scorers: int, modalities: list[Tokens], budget: int) -> tuple[int, int, int]:

@@ -198,6 +198,36 @@ def _panel(queries: jax.Array, references: jax.Array, *, precision: str = "full"
     return safe_sqrt(jax.lax.map(one, queries))
 
 
+def block_scores(
+    first: Float[Array, "B M C"], second: Float[Array, "T M C"], *, precision: str = "full"
+) -> tuple[Float[jax.Array, "B T M"], Float[jax.Array, "T B M"]]:
+    """Scores of a few samples by T others, and of these by those; each pair is multiplied once (paper eq. 7).
+
+    Callers subtract a common mean first.
+
+    Raises:
+        ValueError: Wrong shapes, an unknown precision.
+    """
+    expect_shape("first", first, (None, None, None))
+    expect_shape("second", second, (None, *first.shape[1:]))
+    _expect_precision(precision)
+    first, second = same_dtype(first, second)
+    if precision == "fast" and first.dtype == jnp.float32:
+        both = _in_half(_block, first, second)
+    else:
+        both = _block(first, second, precision=precision)
+    return both[0], both[1].swapaxes(0, 1)
+
+
+def _block(first: jax.Array, second: jax.Array, *, precision: str = "full") -> jax.Array:
+    """(2, B, T, M): seen from the first, seen from the second."""
+
+    def one(own: jax.Array) -> jax.Array:
+        return jax.lax.map(lambda other: jnp.stack(_two_way_minima(own, other, precision)), second)
+
+    return safe_sqrt(jnp.moveaxis(jax.lax.map(one, first), 2, 0))
+
+
 def mutual_scores(
     features: Float[Array, "N M C"],
     *,

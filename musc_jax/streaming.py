@@ -1,10 +1,11 @@
 """Mutual scoring a few samples at a time, for categories whose features or pair scores do not fit into memory.
 
-The numbers are those of `mutual_scores` and `multimodal_scores`. Pairs are multiplied in one direction only, so all
-others cost twice what they cost at once; a fixed number of references costs the same for each sample.
+The numbers are those of `mutual_scores` and `multimodal_scores`. Where the scores of all pairs fit, blocks of samples
+meet, and each pair is multiplied once. Where not even these fit, a panel of samples is scored by all others, in one
+direction only: that costs twice as much. A fixed number of references costs the same for each sample.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -19,12 +20,18 @@ from musc_jax.data.loading import map_ahead
 from musc_jax.feature_store import StoredArray
 from musc_jax.interval import interval_count, mean_of_lowest
 from musc_jax.memory import Plan
-from musc_jax.mutual import panel_scores
+from musc_jax.mutual import block_scores, panel_scores
 from musc_jax.programs import Programs
 from musc_jax.subsets import draw_references
 
 Stage = Array | StoredArray
 """Features (N, M, C) of one modality and stage."""
+
+Counter = Callable[[int, int], None]
+"""Called with (samples done, samples in all)."""
+
+_Panel = tuple[np.ndarray, list[jax.Array]]
+"""Samples, and their scores (B, T, M) by all that score, of each modality."""
 
 
 def stream_scores(
@@ -37,7 +44,7 @@ def stream_scores(
     precision: str = "full",
     references: int | None = None,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Counter | None = None,
     **enhancement: Any,
 ) -> list[Float[jax.Array, "N M"]]:
     """Patch scores of one stage.
@@ -56,47 +63,92 @@ def stream_scores(
     """
     count = len(stages[0])
     drawn = draw_references(count, count - 1 if references is None else references, seed=seed)
-    means = [_mean(stage) for stage in stages]
+    stream = _Stream(stages, [_mean(stage) for stage in stages], programs, precision)
     finish: Callable = _average_one if len(stages) == 1 else _average_both
     options = {"interval": interval, **enhancement}
     out = [np.zeros(stage.shape[:2], np.float32) for stage in stages]
-    panel, chunk = min(plan.panel, count), min(plan.chunk, len(drawn.samples))
-    # Filled up with the last one, so that one program serves all.
-    panels = [np.minimum(np.arange(start, start + panel), count - 1) for start in range(0, count, panel)]
-    starts = range(0, len(drawn.samples), chunk)
-    chunks = [drawn.samples[np.minimum(np.arange(s, s + chunk), len(drawn.samples) - 1)] for s in starts]
-    # Where all that score fit at once they stay; that is the case with few references.
-    resident = [_rows(stage, mean, chunks[0]) for stage, mean in zip(stages, means)] if len(chunks) == 1 else []
-    width = len(chunks) * chunk
-
-    # One sequence of what has to be read, so that the next is read while the current is multiplied.
-    jobs = [
-        (stage, mean, index)
-        for queries in panels
-        for stage, mean in zip(stages, means, strict=True)
-        for index in [queries, *([] if resident else chunks)]
-    ]
-    arriving = map_ahead(lambda job: _rows(*job), jobs, workers=1, ahead=2)
-    for number, index in enumerate(panels):
-        scores = []
-        for modality, stage in enumerate(stages):
-            queries = next(arriving)
-            scored = jnp.zeros((panel, width, stage.shape[1]), jnp.float32)
-            for start in starts:
-                references_ = resident[modality] if resident else next(arriving)
-                arguments = (scored, queries, references_, np.int32(start))
-                scored = programs.run("mutual scoring", _score_into, *arguments, donate=(0,), precision=precision)
-                del arguments, references_
-            scores.append(scored)
-            del queries, scored
+    all_meet = plan.keep_scores and len(drawn.samples) == count
+    panels = stream.blocks(plan, progress) if all_meet else stream.panels(plan, drawn.samples, progress)
+    for rows, scores in panels:
+        # A panel is filled up with the last sample, so that one program serves all.
+        index = np.minimum(rows, count - 1)
         patches = () if patch_of_group is None else (patch_of_group[index],)
         found = programs.run("mutual scoring", finish, *scores, *patches, drawn.columns[index], **options)
-        start = number * panel
         for whole, part in zip(out, found, strict=True):
-            whole[start : start + panel] = np.asarray(part)[: count - start]
-        if progress is not None:
-            progress(min(start + panel, count), count)
+            whole[rows[0] : rows[-1] + 1] = np.asarray(part)[: count - rows[0]]
     return [jnp.asarray(values) for values in out]
+
+
+class _Stream:
+    """Reads a stage of each modality in parts and multiplies them; what is read next is read meanwhile."""
+
+    def __init__(self, stages: list[Stage], means: list[jax.Array], programs: Programs, precision: str) -> None:
+        self._stages, self._means = stages, means
+        self._programs, self._precision = programs, precision
+        self._count = len(stages[0])
+
+    def _read(self, jobs: list[tuple[int, np.ndarray]]) -> Iterator[jax.Array]:
+        """(modality, samples) after (modality, samples)."""
+        read = lambda job: _rows(self._stages[job[0]], self._means[job[0]], np.minimum(job[1], self._count - 1))  # noqa: E731
+        return map_ahead(read, jobs, workers=1, ahead=2)
+
+    def _run(self, function: Callable, *args: Any) -> jax.Array:
+        return self._programs.run("mutual scoring", function, *args, donate=(0,), precision=self._precision)
+
+    def panels(self, plan: Plan, scorers: np.ndarray, progress: Counter | None) -> Iterator[_Panel]:
+        """A few samples by all that score, `chunk` of them at a time."""
+        panel, chunk = min(plan.panel, self._count), min(plan.chunk, len(scorers))
+        panels = [np.arange(start, start + panel) for start in range(0, self._count, panel)]
+        starts = range(0, len(scorers), chunk)
+        chunks = [scorers[np.minimum(np.arange(s, s + chunk), len(scorers) - 1)] for s in starts]
+        # Where all that score fit at once they stay; that is the case with few references.
+        modalities = range(len(self._stages))
+        resident = list(self._read([(m, chunks[0]) for m in modalities])) if len(chunks) == 1 else []
+        arriving = self._read(
+            [(m, index) for rows in panels for m in modalities for index in [rows, *([] if resident else chunks)]]
+        )
+        for rows in panels:
+            scores = []
+            for m in modalities:
+                queries = next(arriving)
+                scored = jnp.zeros((panel, len(chunks) * chunk, queries.shape[1]), jnp.float32)
+                for start in starts:
+                    others = resident[m] if resident else next(arriving)
+                    scored = self._run(_score_into, scored, queries, others, np.int32(0), np.int32(start))
+                    del others
+                scores.append(scored)
+                del queries, scored
+            yield rows, scores
+            if progress is not None:
+                progress(min(int(rows[-1]) + 1, self._count), self._count)
+
+    def blocks(self, plan: Plan, progress: Counter | None) -> Iterator[_Panel]:
+        """All pairs of blocks, each once; then the samples of each block by all."""
+        size = min(plan.panel, self._count)
+        starts = range(0, self._count, size)
+        rows = [np.arange(start, start + size) for start in starts]
+        meetings = [(i, j) for i in range(len(rows)) for j in range(i, len(rows))]
+        modalities = range(len(self._stages))
+        arriving = self._read([(m, rows[j]) for m in modalities for _, j in meetings])
+        everyone, done = [], 0
+        for stage in self._stages:
+            scored = jnp.zeros((len(rows) * size, len(rows) * size, stage.shape[1]), jnp.float32)
+            for i, j in meetings:
+                visitors = next(arriving)
+                at = np.int32(starts[i]), np.int32(starts[j])
+                if i == j:
+                    own = visitors
+                    scored = self._run(_score_into, scored, own, visitors, *at)
+                else:
+                    scored = self._run(_score_both_into, scored, own, visitors, *at)
+                del visitors
+                done += 1
+                if progress is not None:
+                    progress(self._count * done // (len(meetings) * len(self._stages)), self._count)
+            everyone.append(scored)
+            del own, scored
+        for start, index in zip(starts, rows, strict=True):
+            yield index, [scored[start : start + size] for scored in everyone]
 
 
 def _mean(stage: Stage) -> jax.Array:
@@ -111,16 +163,32 @@ def _rows(stage: Stage, mean: jax.Array, index: Int[np.ndarray, " B"]) -> Float[
 
 
 def _score_into(
-    scores: Float[jax.Array, "B T M"],
-    queries: Float[jax.Array, "B M C"],
-    references: Float[jax.Array, "c M C"],
-    start: Int[jax.Array, ""],
+    scores: Float[jax.Array, "A B M"],
+    queries: Float[jax.Array, "a M C"],
+    references: Float[jax.Array, "b M C"],
+    row: Int[jax.Array, ""],
+    column: Int[jax.Array, ""],
     *,
     precision: str,
-) -> Float[jax.Array, "B T M"]:
+) -> Float[jax.Array, "A B M"]:
     """Scores by a few more samples, written where they belong; nothing is there twice."""
     found = panel_scores(queries, references, precision=precision)
-    return jax.lax.dynamic_update_slice_in_dim(scores, found, start, axis=1)
+    return jax.lax.dynamic_update_slice(scores, found, (row, column, jnp.zeros_like(row)))
+
+
+def _score_both_into(
+    scores: Float[jax.Array, "A A M"],
+    first: Float[jax.Array, "a M C"],
+    second: Float[jax.Array, "a M C"],
+    row: Int[jax.Array, ""],
+    column: Int[jax.Array, ""],
+    *,
+    precision: str,
+) -> Float[jax.Array, "A A M"]:
+    """The same in both directions."""
+    there, back = block_scores(first, second, precision=precision)
+    scores = jax.lax.dynamic_update_slice(scores, there, (row, column, jnp.zeros_like(row)))
+    return jax.lax.dynamic_update_slice(scores, back, (column, row, jnp.zeros_like(row)))
 
 
 def _average_one(scores: jax.Array, columns: jax.Array, *, interval: float) -> tuple[jax.Array]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from musc_jax.crossmodal import multimodal_scores
 from musc_jax.feature_store import FeatureStore
 from musc_jax.memory import BudgetError, Plan, Tokens, plan_memory
-from musc_jax.mutual import mutual_scores
+from musc_jax.mutual import block_scores, mutual_scores, panel_scores
 from musc_jax.programs import Programs
 from musc_jax.streaming import stream_scores
 
@@ -40,6 +40,8 @@ def test_plans_from_plenty_to_nothing():
     assert [(plan.on_disk, plan.whole_stages) for plan in plans] == [(False, True), (True, True), (True, False)]
     with pytest.raises(BudgetError, match=r"0\.10 GB may be used; raise --memory_gb"):
         plan_memory(200, modalities, size=518, budget=10**8)
+    assert [plan.keep_scores for plan in plans] == [False, False, True]
+    assert not plan_memory(2000, modalities, size=32, budget=10**9).keep_scores  # 22 GB
     assert plans[0].describe().startswith("memory: features on the device, scoring a stage at once; about ")
 
 
@@ -76,12 +78,17 @@ def stored(tmp_path, name, values):
     return writer.finish()
 
 
-@pytest.mark.parametrize("references", [None, 3])
-@pytest.mark.parametrize(("panel", "chunk"), [(1, 1), (3, 2), (4, 5), (9, 9)])
-def test_a_few_at_a_time_give_the_same_numbers(tmp_path, rng, panel, chunk, references):
+@pytest.mark.parametrize(
+    ("panel", "chunk", "keep_scores", "references"),
+    [
+        *((panel, chunk, False, r) for panel, chunk in ((1, 1), (3, 2), (4, 5), (9, 9)) for r in (None, 3)),
+        *((block, block, True, None) for block in (1, 2, 4, 9)),
+    ],
+)
+def test_a_few_at_a_time_give_the_same_numbers(tmp_path, rng, panel, chunk, keep_scores, references):
     image, points = units(rng, 9, 16, 8), units(rng, 9, 20, 6)
     patches = jnp.asarray(rng.integers(0, 16, (9, 20)))
-    plan = Plan(True, False, panel, chunk, 0, 0, 0)
+    plan = Plan(True, False, panel, chunk, 0, 0, 0, keep_scores=keep_scores)
     options = {"interval": 0.4, "references": references, "seed": 2}
     on_disk = stored(tmp_path, "image", image)
     for stage in (on_disk, jnp.asarray(image)):
@@ -95,6 +102,15 @@ def test_a_few_at_a_time_give_the_same_numbers(tmp_path, rng, panel, chunk, refe
     for got, want in zip(both, multimodal_scores(image, points, patches, variant="paper", **options), strict=True):
         np.testing.assert_allclose(got, want, atol=1e-5)
     assert seen[-1] == (9, 9)
+    assert seen == sorted(seen)
+
+
+@pytest.mark.parametrize("precision", ["full", "accurate", "fast"])
+def test_both_directions_of_a_block(rng, precision):
+    first, second = units(rng, 3, 16, 8), units(rng, 4, 16, 8)
+    there, back = block_scores(first, second, precision=precision)
+    np.testing.assert_allclose(there, panel_scores(first, second, precision=precision), atol=1e-6)
+    np.testing.assert_allclose(back, panel_scores(second, first, precision=precision), atol=1e-6)
 
 
 SCORE = """
