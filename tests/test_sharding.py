@@ -31,7 +31,7 @@ def test_on_four_devices():
         cwd=file.parent.parent,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
