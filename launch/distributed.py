@@ -10,10 +10,12 @@ A command calls `start` before JAX touches a device, and `leave` with its exit c
 """
 
 import contextlib
+import hashlib
 import inspect
 import os
 import re
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
@@ -37,9 +39,14 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "Several processes: which 
 _HEARTBEAT_SECONDS = 30
 # Those that are started by hand are up by then. A cluster may be minutes in starting its last host: JAX's default.
 _START_SECONDS = 60
+_CLUSTER_START_SECONDS = 300
+# JAX's own limit comes this much later: where it finds nobody it aborts the process with a stack trace.
+_GRACE_SECONDS = 30
 # A process that is done waits this long for the others to be done, too.
 _END_SECONDS = 600
 
+# What the runtime's errors start with, of whatever class they come.
+_STATUS = re.compile(r"[A-Z_]+: ")
 # How the runtime and the collectives (Gloo on CPU, NCCL on GPU) report that the other end is gone.
 _LOST = re.compile(
     r"gloo|nccl|connection (reset|closed|refused)|socket closed|coordination|heartbeat|preempted|deadline|barrier",
@@ -98,11 +105,39 @@ def _initialize(**parameters: Any) -> None:
     jax.distributed.initialize(**{name: value for name, value in parameters.items() if name in known})
 
 
-def start(*, heartbeat_seconds: int = _HEARTBEAT_SECONDS) -> bool:
+def _initialize_within(seconds: float, **parameters: Any) -> None:
+    """`_initialize` in a thread of its own: JAX waits for the others without an ear for Ctrl-C.
+
+    Raises:
+        LostProcessError: Not all processes came in time.
+    """
+    outcome: list[Exception | None] = []
+
+    def join() -> None:
+        try:
+            _initialize(**parameters, initialization_timeout=int(seconds) + _GRACE_SECONDS)
+            outcome.append(None)
+        except Exception as error:  # noqa: BLE001 - raised again by who waits
+            outcome.append(error)
+
+    thread = threading.Thread(target=join, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not outcome:
+        raise LostProcessError(
+            f"the processes do not find each other: not all are there after {seconds:g} s; is each of them started, "
+            "and does it reach the address of the first?"
+        )
+    if outcome[0] is not None:
+        raise outcome[0]
+
+
+def start(*, heartbeat_seconds: int = _HEARTBEAT_SECONDS, start_seconds: float = _START_SECONDS) -> bool:
     """Joins the other processes, if there are any; must come before the first use of a device.
 
     Args:
         heartbeat_seconds: A process that has not been heard of for so long counts as dead, and ends the others.
+        start_seconds: How long processes that are started by hand wait for each other.
 
     Returns:
         Whether there are other processes.
@@ -115,15 +150,17 @@ def start(*, heartbeat_seconds: int = _HEARTBEAT_SECONDS) -> bool:
     timeouts = {"heartbeat_timeout_seconds": heartbeat_seconds, "shutdown_timeout_seconds": _END_SECONDS}
     if _is_alone(os.environ) if asked is None else asked["num_processes"] == 1:
         return False
+    # JAX would only take note of SIGTERM, for programs that save their state then: nobody could end a run politely.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         if asked is not None:
             # All devices of the host are this process's; a cluster's word on that is not asked for.
             detection = {"cluster_detection_method": "deactivate"}
-            _initialize(**asked, **timeouts, **detection, initialization_timeout=_START_SECONDS)
+            _initialize_within(start_seconds, **asked, **timeouts, **detection)
         else:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a pod without the package `kubernetes` is told so on each start
-                _initialize(**timeouts)
+                _initialize_within(_CLUSTER_START_SECONDS, **timeouts)
     except (ValueError, TypeError) as error:
         # What JAX says where it recognises no cluster: a plain process, unless its variables are half set.
         if asked is None and str(error).startswith("coordinator_address should be defined"):
@@ -165,16 +202,20 @@ def leave(code: int) -> int:
     return code
 
 
-def together(work: Callable[[], None], *, heartbeat_seconds: int = _HEARTBEAT_SECONDS) -> Callable[[], None]:
+def together(
+    work: Callable[[], None], *, heartbeat_seconds: int = _HEARTBEAT_SECONDS, start_seconds: float = _START_SECONDS
+) -> Callable[[], None]:
     """`work` after `start`; what a collective says when another process is gone becomes a `LostProcessError`."""
 
     def run() -> None:
-        several = start(heartbeat_seconds=heartbeat_seconds)
+        several = start(heartbeat_seconds=heartbeat_seconds, start_seconds=start_seconds)
         try:
             with _first_alone_speaks():
                 work()
-        except (jax.errors.JaxRuntimeError, RuntimeError) as error:
-            if not several or not _LOST.search(str(error)):
+        except (jax.errors.JaxRuntimeError, RuntimeError, ValueError) as error:
+            # Under `jit` JAX 0.10 raises some of them as a ValueError; those of ours have no status.
+            ours = isinstance(error, ValueError) and not _STATUS.match(str(error))
+            if not several or ours or not _LOST.search(str(error)):
                 raise
             raise LostProcessError(
                 f"process {jax.process_index()} of {jax.process_count()}: another process ended or cannot be reached; "
@@ -204,6 +245,15 @@ def agreed(answer: bool) -> bool:
     if not jax.distributed.is_initialized():
         return answer
     return bool(multihost_utils.broadcast_one_to_all(np.array(answer)))
+
+
+def differing(digests: Mapping[str, str]) -> list[str]:
+    """The names under which not all processes have the same text; all of them get the same answer."""
+    if not jax.distributed.is_initialized():
+        return []
+    own = np.array([list(hashlib.sha256(text.encode()).digest()) for text in digests.values()], np.uint8)
+    everyone = np.asarray(multihost_utils.process_allgather(own[None], tiled=True))
+    return [name for at, name in enumerate(digests) if (everyone[:, at] != everyone[0, at]).any()]
 
 
 def barrier(name: str) -> None:

@@ -95,20 +95,38 @@ def _with_backbones(config: Config, cache_dir: Path) -> Config:
     return dataclasses.replace(config, **found).resolved()
 
 
+def _settings(config: Config, division: options.Division) -> dict[str, Any]:
+    """Everything but the samples that changes a category's numbers."""
+    device = jax.devices()[0]
+    return {
+        "config": config.as_dict(),
+        "activation": options.ACTIVATION.value,
+        "dtype": options.DTYPE.value,
+        "versions": versions(),
+        "device": [device.platform, device.device_kind],
+        "division": None if division.plain else [*division[:2], str(division.normal_ratio), division.seeds],
+    }
+
+
 def _identity(config: Config, dataset: Dataset, category: str, division: options.Division) -> str:
     """Digest of everything that changes a category's numbers."""
-    device = jax.devices()[0]
-    return digest_of(
+    return digest_of(_settings(config, division) | {"samples": dataset.digest(category)})
+
+
+def _expect_same(config: Config, dataset: Dataset, division: options.Division) -> None:
+    """Refuses processes that would score different samples, or the same ones differently."""
+    samples = {name: dataset.digest(name) for name in dataset.categories}
+    settings = _settings(config, division)
+    different = distributed.differing(
         {
-            "config": config.as_dict(),
-            "activation": options.ACTIVATION.value,
-            "dtype": options.DTYPE.value,
-            "samples": dataset.digest(category),
-            "versions": versions(),
-            "device": [device.platform, device.device_kind],
-            "division": None if division.plain else [*division[:2], str(division.normal_ratio), division.seeds],
+            "the categories or their samples (--data_dir, --categories, --limit)": digest_of(samples),
+            "versions": digest_of(settings.pop("versions")),
+            "devices": digest_of(settings.pop("device")),
+            "weights or other flags": digest_of(settings),
         }
     )
+    if different:
+        raise ConfigError(f"several processes: expected the same for all, but these differ: {', '.join(different)}")
 
 
 def _metrics(results: pipeline.Results) -> dict[str, float | None]:
@@ -284,6 +302,7 @@ def evaluate() -> None:
     for category, problems in dataset.skipped.items():
         for problem in problems:
             say(f"left out of {category}: {problem}")
+    _expect_same(config, dataset, division)
     with folder.locked() if folder else contextlib.nullcontext():
         _evaluate(config, dataset, division, folder, save, note, started)
 

@@ -1,5 +1,6 @@
 """The flags of `launch.eval`, and the config they describe."""
 
+import math
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -226,7 +227,7 @@ def memory_budget() -> int:
     """--memory_gb in bytes; default what may be planned with."""
     if MEMORY_GB.value is None:
         return usable_memory()
-    if not MEMORY_GB.value > 0:
+    if not 0 < MEMORY_GB.value < math.inf:
         raise ConfigError(f"--memory_gb: expected a number above 0, received {MEMORY_GB.value}")
     return int(MEMORY_GB.value * 1e9)
 

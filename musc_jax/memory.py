@@ -1,6 +1,7 @@
 """What stays where: decided before work starts, from the sizes that are known and the memory that is free."""
 
 import contextlib
+import math
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -119,7 +120,8 @@ def plan_memory(
     if not panel:
         raise BudgetError(
             f"memory: {count} samples of {size} x {size} pixels need {_gb(always + needed)} at least, {_gb(budget)} "
-            "may be used; raise --memory_gb, or take fewer samples, a smaller image size, or --references"
+            f"may be used; raise --memory_gb to {_enough(always + needed)}, or take fewer samples, a smaller image "
+            "size, or --references"
         )
     return Plan(True, False, panel, chunk, always + needed, budget, features)
 
@@ -145,7 +147,8 @@ def _over_devices(
     if own < mesh.size:
         raise BudgetError(
             f"memory: {count} samples of {size} x {size} pixels need {_gb(needed)} on each of {mesh.size} devices, "
-            f"{_gb(budget)} may be used; raise --memory_gb, start more processes, or take a smaller image size"
+            f"{_gb(budget)} may be used; raise --memory_gb to {_enough(needed)}, start more processes, or take a "
+            "smaller image size"
         )
     return plan_memory(count, modalities, size=size, budget=budget, references=references)
 
@@ -256,4 +259,11 @@ def peak_memory() -> dict[str, int]:
 
 
 def _gb(size: int) -> str:
+    if size < 1e9:
+        return f"{size / 1e6:.1f} MB"
     return f"{size / 1e9:.2f} GB" if size < 1e10 else f"{size / 1e9:.0f} GB"
+
+
+def _enough(size: int) -> str:
+    """A value of --memory_gb that is not below a size."""
+    return f"{math.ceil(size / 1e5) / 1e4:g}" if size < 1e9 else f"{math.ceil(size / 1e7) / 100:.2f}"

@@ -34,6 +34,11 @@ def _expect_precision(precision: str) -> None:
         raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, received {precision!r}")
 
 
+def _expect_tokens(features: Array) -> None:
+    if 0 in features.shape[1:]:
+        raise ValueError(f"features: expected at least one token and channel, received shape {features.shape}")
+
+
 def _half_norms(tokens: jax.Array) -> jax.Array:
     tokens = tokens.astype(jnp.float32) if tokens.dtype.itemsize == 2 else tokens
     return 0.5 * jnp.sum(tokens * tokens, axis=-1)
@@ -142,8 +147,7 @@ def all_pair_scores(features: Float[Array, "N M C"], *, precision: str = "full")
     """
     expect_shape("features", features, (None, None, None))
     _expect_precision(precision)
-    if 0 in features.shape[1:]:
-        raise ValueError(f"features: expected at least one token and channel, received shape {features.shape}")
+    _expect_tokens(features)
     count = features.shape[0]
     if count < 2:
         raise ValueError(f"features: N = {count}: samples score each other, so at least 2 are needed")
@@ -242,16 +246,19 @@ def mutual_scores(
         features: Aggregated tokens of N >= 2 samples.
         interval: Share of the lowest scores that is averaged.
         precision: One of `PRECISIONS`.
-        references: Score each sample by so many others, see `draw_references`; default all. (Not in the paper.)
+        references: Score each sample by so many others, at least 1, see `draw_references`; N - 1 and above, and the
+            default, mean all. (Not in the paper.)
         seed: Of their draw.
 
     Returns:
         Patch scores >= 0 in the dtype of `features`; the mean over the stages (eq. 9) is the caller's. Differentiable.
 
     Raises:
-        ValueError: Wrong shapes, fewer than 2 samples, an interval outside (0, 1], an unknown precision.
+        ValueError: Wrong shapes, fewer than 2 samples, an interval outside (0, 1], an unknown precision, fewer than
+            one reference.
     """
     expect_shape("features", features, (None, None, None))
+    _expect_tokens(features)
     dtype = as_float(features)[1]
     count = features.shape[0]
     if references is not None and references < count - 1:

@@ -1,6 +1,7 @@
 """What stays where: the plan, features on disk, scoring a few at a time; the same numbers, less memory."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -38,11 +39,25 @@ def test_plans_from_plenty_to_nothing():
     modalities = [Tokens(1369, 1024, 3)]
     plans = [plan_memory(200, modalities, size=518, budget=int(gb * 1e9)) for gb in (20, 4.5, 1.5)]
     assert [(plan.on_disk, plan.whole_stages) for plan in plans] == [(False, True), (True, True), (True, False)]
-    with pytest.raises(BudgetError, match=r"0\.10 GB may be used; raise --memory_gb"):
+    with pytest.raises(BudgetError, match=r"100\.0 MB may be used; raise --memory_gb to 0\.9901,"):
         plan_memory(200, modalities, size=518, budget=10**8)
     assert [plan.keep_scores for plan in plans] == [False, False, True]
     assert not plan_memory(2000, modalities, size=32, budget=10**9).keep_scores  # 22 GB
     assert plans[0].describe().startswith("memory: features on the device, scoring a stage at once; about ")
+
+
+@pytest.mark.parametrize(("count", "size"), [(6, 32), (200, 518), (20_000, 224)])
+def test_what_a_refusal_asks_for_is_enough(count, size):
+    """Small sizes, too, are said with digits that tell what is needed from what may be used."""
+    modalities = [Tokens(16, 32, 3), Tokens(48, 64, 3)]
+    with pytest.raises(BudgetError) as refused:
+        plan_memory(count, modalities, size=size, budget=90_100_000)
+    needed, _, asked = re.fullmatch(
+        r"memory: .* need (.*) at least, (90\.1 MB) may be used; raise --memory_gb to ([\d.]+), or .*",
+        str(refused.value),
+    ).groups()
+    assert needed != "90.1 MB"
+    assert plan_memory(count, modalities, size=size, budget=int(float(asked) * 1e9)).on_disk
 
 
 def test_arrays_come_back_from_disk(tmp_path, rng):

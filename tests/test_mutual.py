@@ -182,6 +182,7 @@ def test_a_broken_sample_is_no_perfect_match(rng):
     ("call", "message"),
     [
         (lambda f: musc_jax.mutual_scores(f[:, :0]), "at least one token"),
+        (lambda f: musc_jax.mutual_scores(f[:, :0], references=1), "at least one token"),
         (lambda f: musc_jax.mutual_scores(f, interval=0.0), "interval"),
         (lambda f: musc_jax.mutual_scores(f, interval=1.1), "interval"),
         (lambda f: musc_jax.mutual_scores(f[0]), "features: expected shape"),

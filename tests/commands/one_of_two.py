@@ -49,6 +49,17 @@ def bad_input(_):
         distributed.barrier("after")
 
 
+def unlike(_):
+    distributed.barrier("before")
+    own = {"this": "same", "that": str(jax.process_index()), "those": "same"}
+    if different := distributed.differing(own):
+        raise ConfigError(f"these differ: {different}")
+
+
+def nobody(_):
+    raise AssertionError("the other was never started")
+
+
 def defect(_):
     distributed.barrier("before")
     if jax.process_index() == 1:
@@ -71,7 +82,11 @@ def silent(_):
 
 def main(argv):
     case, file = argv[1:]
-    work = distributed.together(lambda: globals()[case](file), heartbeat_seconds=4 if case == "silent" else 30)
+    work = distributed.together(
+        lambda: globals()[case](file),
+        heartbeat_seconds=4 if case == "silent" else 30,
+        start_seconds=2 if case == "nobody" else 60,
+    )
     bad = (ConfigError, distributed.LostProcessError)
     return distributed.leave(command.execute(argv[:1], work, bad, interrupted="interrupted"))
 

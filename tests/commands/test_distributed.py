@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -20,8 +21,8 @@ from launch import distributed
 from musc_jax.config import ConfigError
 
 
-def run_two(case, file=""):
-    """(exit codes, messages, seconds) of both."""
+def run_two(case, file="", ids=(0, 1), sent=None):
+    """(exit codes, messages, seconds) of both, or of those that are started; `sent` goes to the last one started."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -45,9 +46,12 @@ def run_two(case, file=""):
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for i in range(2)
+        for i in ids
     ]
     try:
+        if sent is not None:
+            assert "process 1 of 2" in processes[-1].stdout.readline()
+            processes[-1].send_signal(sent)
         messages = [process.communicate(timeout=90)[0] for process in processes]
     finally:
         for process in processes:
@@ -92,6 +96,47 @@ def test_a_process_that_ends_ends_the_others(case, ends, code, message):
     assert message in messages[ends]
     assert codes[1 - ends] in (2, -6), messages
     assert re.search(LOST, messages[1 - ends])
+    assert seconds < 60
+
+
+@pytest.mark.parametrize("own", [0, 1])
+def test_a_process_that_finds_no_others_says_so(own):
+    """In one line, and not in the stack trace in which JAX's runtime ends."""
+    codes, messages, seconds = run_two("nobody", ids=[own])
+    assert codes == [2], messages
+    assert messages[0].startswith("error: the processes do not find each other: not all are there after 2 s")
+    assert messages[0].count("\n") == 1
+    assert seconds < 30
+
+
+def test_processes_that_were_started_differently_all_refuse():
+    codes, messages, _ = run_two("unlike")
+    assert codes[0] == 2, messages
+    assert codes[1] in (2, -6), messages  # the end of the first may come first
+    assert "error: these differ: ['that']" in messages[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (ValueError("UNKNOWN: Gloo all-reduce failed: Connection closed by peer"), True),  # JAX 0.10 under `jit`
+        (RuntimeError("UNAVAILABLE: coordination service"), True),
+        (ConfigError("--save: expected a list of maps, images; received 'barrier'"), False),
+    ],
+)
+def test_an_error_of_the_runtime_is_known_by_its_status(error, lost, monkeypatch):
+    monkeypatch.setattr(distributed, "start", lambda **_: True)
+
+    def work():
+        raise error
+
+    with pytest.raises(distributed.LostProcessError if lost else type(error)):
+        distributed.together(work)()
+
+
+def test_a_process_ends_when_it_is_told_to():
+    codes, messages, seconds = run_two("while_others_compute", sent=signal.SIGTERM)
+    assert codes[1] == -signal.SIGTERM, messages
     assert seconds < 60
 
 
@@ -165,7 +210,8 @@ def test_a_cluster_is_recognised_as_jax_does(given, monkeypatch):
         monkeypatch.setenv(name, value)
     assert not distributed.start()  # the runtime was not really started: one process
     (parameters,) = asked
-    assert set(parameters) == {"heartbeat_timeout_seconds", "shutdown_timeout_seconds"}
+    timeouts = {"heartbeat_timeout_seconds", "shutdown_timeout_seconds", "initialization_timeout"}
+    assert set(parameters) == timeouts
     assert parameters["heartbeat_timeout_seconds"] < 60
 
 

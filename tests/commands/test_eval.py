@@ -168,6 +168,19 @@ def test_little_memory_gives_the_same_numbers(run, tmp_path, modality, monkeypat
     assert run_json["peak_memory_bytes"]["host"] > 1e8
 
 
+def test_eval_compares_flags_and_samples(run, monkeypatch):
+    """As a process that hears from another whose samples and settings are other ones."""
+    compared = []
+    monkeypatch.setattr("launch.distributed.differing", lambda digests: compared.append(digests) or list(digests)[-1:])
+    for arguments in ((), ("--interval=0.5",), ("--limit=5",)):
+        code, _, err, _ = run("--modality=rgb", *arguments)
+        assert code == 2
+        assert "these differ: weights or other flags" in err
+    plain, interval, limit = (list(digests.values()) for digests in compared)
+    assert [a == b for a, b in zip(plain, interval, strict=True)] == [True, True, True, False]
+    assert [a == b for a, b in zip(plain, limit, strict=True)] == [False, True, True, True]
+
+
 def test_few_references_and_fast_products(run, tmp_path):
     code, _, _, folder = run("--references=2", "--precision=fast", "--modality=rgb")
     assert code == 0
@@ -317,6 +330,7 @@ def test_bad_samples_are_left_out_on_request(run, tmp_path):
         (("--subsets=0",), "--subsets"),
         (("--references=0",), "--references"),
         (("--memory_gb=0",), "--memory_gb"),
+        (("--memory_gb=inf",), "--memory_gb"),
         (("--memory_gb=0.00001",), "raise --memory_gb"),
         (("--batch_size=1",), "--batch_size"),
         (("--subsets=2", "--batch_size=3"), "received both"),
