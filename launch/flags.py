@@ -132,7 +132,7 @@ SEEDS = flags.DEFINE_list(
     "Repeat the random choices of --subsets, --batch_size and --normal_ratio with each of these seeds; metrics are "
     "means, with standard deviations. Default 0 to 9 where something is random.",
 )
-SEED = flags.DEFINE_integer("seed", 0, "Seed of the random weights and of the synthetic set.")
+SEED = flags.DEFINE_integer("seed", 0, "Of random weights, of the synthetic set and of the draw of --references.")
 # Where to
 MEMORY_GB = flags.DEFINE_float(
     "memory_gb",
