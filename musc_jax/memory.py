@@ -11,6 +11,8 @@ from jax.sharding import Mesh
 
 # Of the memory that is free, what is planned with; the rest is for what cannot be foreseen.
 _USABLE = 0.8
+# Of a budget, what plans leave for what the C library keeps of freed memory, and what cannot be foreseen.
+_SPARE = 0.15
 # At the most so many samples go through a step at once: more would not make it faster.
 _LARGEST_PANEL = 32
 _FLOAT = 4
@@ -93,6 +95,7 @@ def plan_memory(
     """
     if mesh is not None:
         return _over_devices(count, modalities, size, budget, references, mesh)
+    room = int(budget * (1 - _SPARE))
     scorers = count if references is None else min(references + 1, count)
     stages = max(m.stages for m in modalities)
     one_stage = sum(count * m.tokens * m.channels for m in modalities) * _FLOAT
@@ -103,24 +106,25 @@ def plan_memory(
     scores = 3 * count * (scorers - 1) * tokens * _FLOAT
     # One stage is there twice: when its parts are put together, and when the mean is subtracted.
     whole = always + features + one_stage + scores
-    if references is None and whole <= budget:
+    if references is None and whole <= room:
         return Plan(False, True, count, count, whole, budget, 0)
-    if references is not None and always + features + one_stage <= budget:
-        panel, chunk, needed = _panels(count, scorers, modalities, budget - always - features)
+    if references is not None and always + features + one_stage <= room:
+        panel, chunk, needed = _panels(count, scorers, modalities, room - always - features)
         if panel:
             return Plan(False, False, panel, chunk, always + features + needed, budget, 0)
     staged = always + 2 * one_stage + scores
-    if references is None and staged <= budget:
+    if references is None and staged <= room:
         return Plan(True, True, count, count, staged, budget, features)
     if references is None:
-        block, needed = _blocks(count, modalities, budget - always)
+        block, needed = _blocks(count, modalities, room - always)
         if block:
             return Plan(True, False, block, block, always + needed, budget, features, keep_scores=True)
-    panel, chunk, needed = _panels(count, scorers, modalities, budget - always)
+    panel, chunk, needed = _panels(count, scorers, modalities, room - always)
     if not panel:
+        needed = int((always + needed) / (1 - _SPARE)) + 1
         raise BudgetError(
-            f"memory: {count} samples of {size} x {size} pixels need {_gb(always + needed)} at least, {_gb(budget)} "
-            f"may be used; raise --memory_gb to {_enough(always + needed)}, or take fewer samples, a smaller image "
+            f"memory: {count} samples of {size} x {size} pixels need {_gb(needed)} at least, {_gb(budget)} "
+            f"may be used; raise --memory_gb to {_enough(needed)}, or take fewer samples, a smaller image "
             "size, or --references"
         )
     return Plan(True, False, panel, chunk, always + needed, budget, features)
@@ -142,9 +146,10 @@ def _over_devices(
     if references is not None:
         needed += 2 * scorers * sum(m.tokens * m.channels for m in modalities) * _FLOAT
     needed += _always(count, size)
-    if needed <= budget:
+    if needed <= budget * (1 - _SPARE):
         return Plan(False, True, count, count, needed, budget, 0, mesh.size)
     if own < mesh.size:
+        needed = int(needed / (1 - _SPARE)) + 1
         raise BudgetError(
             f"memory: {count} samples of {size} x {size} pixels need {_gb(needed)} on each of {mesh.size} devices, "
             f"{_gb(budget)} may be used; raise --memory_gb to {_enough(needed)}, start more processes, or take a "

@@ -157,7 +157,7 @@ def test_little_memory_gives_the_same_numbers(run, tmp_path, modality, monkeypat
 
     monkeypatch.setattr(memory, "_PROGRAMS", 0)  # small as it is, it would be most of what these samples need
     free = run(f"--modality={modality}", output=tmp_path / "free")
-    capped = run(f"--modality={modality}", "--memory_gb=0.00014", output=tmp_path / "capped")
+    capped = run(f"--modality={modality}", "--memory_gb=0.000165", output=tmp_path / "capped")
     assert "features on the device" in free[2]
     assert "of features on disk, scoring " in capped[2]
     assert not list((tmp_path / "cache" / "features").iterdir())
