@@ -11,7 +11,6 @@ import jax
 import numpy as np
 from jaxtyping import Num, Shaped
 from scipy import ndimage
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 Metrics = dict[str, float | None]
 
@@ -24,6 +23,9 @@ def _ranking_metrics(positive: np.ndarray, scores: np.ndarray) -> Metrics:
     """AUROC, F1-max and AP of flat arrays; None for each if only one class is there."""
     if positive.all() or not positive.any():
         return dict.fromkeys(_IMAGE_KEYS)
+    # Takes a second to import, nearly as long as all else that a command needs before it starts.
+    from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+
     precision, recall, _ = precision_recall_curve(positive, scores)
     total = precision + recall
     # 0 / 0 where nothing is found: no F1 at that threshold.

@@ -1,5 +1,6 @@
 """The whole session is strict: silent dtype or rank promotion and stray warnings are errors."""
 
+import os
 import socket
 from pathlib import Path
 
@@ -10,6 +11,10 @@ import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# The suite compiles thousands of small programs and runs each a few times: most of its time would go into optimising.
+# Commands that tests start inherit it; JAX_DISABLE_MOST_OPTIMIZATIONS=0 asks for programs as users have them.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1")
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,6 @@ import threading
 from typing import NamedTuple
 
 import numpy as np
-from dbscan import DBSCAN
 from jaxtyping import Bool, Float, Float32, Float64, Int, UInt8, UInt16
 
 VERSION = 1
@@ -144,6 +143,8 @@ def cluster(
     points: Float64[np.ndarray, "n 3"],
 ) -> tuple[Int[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
     """DBSCAN with the constants above: each point's label (-1 is noise) and whether it is core."""
+    from dbscan import DBSCAN  # with all of scikit-learn behind it, which takes a second
+
     with CLUSTERING:
         labels, core = DBSCAN(points, eps=CLUSTER_RADIUS, min_samples=CLUSTER_MIN_POINTS)
     return np.asarray(labels), np.asarray(core)

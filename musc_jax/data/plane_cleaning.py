@@ -15,7 +15,6 @@ import threading
 from typing import Any, NamedTuple
 
 import numpy as np
-from dbscan import DBSCAN
 from jaxtyping import Bool, Float, Float64
 
 from musc_jax.data.cleaning import CLUSTERING
@@ -127,6 +126,8 @@ def largest_cluster(points: Float64[np.ndarray, "n 3"]) -> Bool[np.ndarray, " n"
     """Mark the points of DBSCAN's largest cluster, of the first one if several are as large; None without any."""
     if not len(points):
         return None
+    from dbscan import DBSCAN  # see `cleaning.cluster`
+
     with CLUSTERING:
         labels, _ = DBSCAN(points, eps=CLUSTER_RADIUS, min_samples=CLUSTER_MIN_POINTS)
     labels = np.asarray(labels)

@@ -32,7 +32,6 @@ def start(tmp_path_factory, image_weights, candies):
             *(f"--cache_dir={root / 'cache'}", f"--output_dir={root / name}", *arguments),
         ]
         settings = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "TF_CPP_MIN_LOG_LEVEL": "3"}
-        settings |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # compiling takes most of the time
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         started.append(subprocess.Popen(command, env=os.environ | settings, **pipes))
         return started[-1], root / name / "eyecandies"

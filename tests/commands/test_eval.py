@@ -454,3 +454,12 @@ def test_killed_runs_continue_to_the_same_bytes(run, tmp_path, candies, image_we
     for file in files:
         if file.suffix == ".tiff" or file.name in ("metrics.json", "metrics.csv", "scores.csv"):
             assert (a / file).read_bytes() == (b / file).read_bytes(), file
+
+
+def test_commands_start_without_what_takes_a_second_to_import():
+    """All of it is for what comes later: metrics, cleaning, downloads."""
+    code = (
+        "import sys, launch.eval, weights.fetch; "
+        "assert not {'sklearn', 'scipy.stats', 'open3d', 'huggingface_hub'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
