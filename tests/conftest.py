@@ -12,9 +12,11 @@ import pytest
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # The suite compiles thousands of small programs and runs each a few times: most of its time would go into optimising.
-# Commands that tests start inherit it; JAX_DISABLE_MOST_OPTIMIZATIONS=0 asks for programs as users have them.
+# Commands that tests start inherit it. What is held against golden vectors is compiled as users have it, and so is all
+# with JAX_DISABLE_MOST_OPTIMIZATIONS=0.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1")
+UNOPTIMIZED = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
+jax.config.update("jax_disable_most_optimizations", UNOPTIMIZED)
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +33,7 @@ def loopback_only(monkeypatch):
 
 
 @pytest.fixture
-def golden():
+def golden(optimized):
     """Read one file of the golden vectors by its name."""
     root = Path(__file__).parent / "golden"
 
@@ -40,6 +42,14 @@ def golden():
             return dict(archive)
 
     return read
+
+
+@pytest.fixture
+def optimized():
+    """Compile as for users what this session has not compiled before."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", UNOPTIMIZED)
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import m
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musc_jax.crossmodal import multimodal_scores
 from musc_jax.feature_store import FeatureStore
 from musc_jax.memory import BudgetError, Plan, Tokens, plan_memory
-from musc_jax.mutual import block_scores, mutual_scores, panel_scores
+from musc_jax.mutual import block_scores, panel_scores
 from musc_jax.programs import Programs
 from musc_jax.streaming import stream_scores
 
@@ -109,13 +109,13 @@ def test_a_few_at_a_time_give_the_same_numbers(tmp_path, rng, panel, chunk, keep
     on_disk = stored(tmp_path, "image", image)
     for stage in (on_disk, jnp.asarray(image)):
         (got,) = stream_scores([stage], None, plan, Programs(), **options)
-        np.testing.assert_allclose(got, mutual_scores(image, **options), atol=1e-5)
+        np.testing.assert_allclose(got, m.mutual_scores(image, **options), atol=1e-5)
     pair = [on_disk, stored(tmp_path, "points", points)]
     seen = []
     both = stream_scores(
         pair, patches, plan, Programs(), variant="paper", progress=lambda *call: seen.append(call), **options
     )
-    for got, want in zip(both, multimodal_scores(image, points, patches, variant="paper", **options), strict=True):
+    for got, want in zip(both, m.multimodal_scores(image, points, patches, variant="paper", **options), strict=True):
         np.testing.assert_allclose(got, want, atol=1e-5)
     assert seen[-1] == (9, 9)
     assert seen == sorted(seen)

@@ -440,7 +440,7 @@ def test_killed_runs_continue_to_the_same_bytes(run, tmp_path, candies, image_we
         _, err = whole.communicate(timeout=120)
     assert whole.returncode == 0, err
     length, draw = time.monotonic() - started, random.Random(0)
-    for _ in range(3):
+    for _ in range(2):
         with process(*settings, f"--output_dir={tmp_path / 'killed'}", cwd=tmp_path) as one:
             time.sleep(draw.uniform(0.4, 1) * length)
             one.send_signal(signal.SIGKILL)
