@@ -8,9 +8,9 @@ from typing import Any
 from musc_jax.models import PointTransformerConfig, VitConfig
 from musc_jax.models.layers import ACTIVATIONS
 from weights.backbones import BACKBONES, BackboneSpec
-from weights.conversion import Scheme, Shape
 from weights.errors import WeightsError, shown
 from weights.files import Checkpoint, Entry
+from weights.schemes import Scheme, Shape
 
 Architecture = VitConfig | PointTransformerConfig
 # No backbone comes near; a file that says more would keep the library busy describing it.
