@@ -24,7 +24,9 @@ from launch import command
 
 ONLY = flags.DEFINE_list("only", None, "Rows to run, by name; default all.")
 REPEATS = flags.DEFINE_integer("repeats", 3, "Runs of each side; the fastest counts.", lower_bound=1)
-OUTPUT = flags.DEFINE_string("output", None, "Write the figures here as JSON, too; with --only beside those there.")
+OUTPUT = flags.DEFINE_string(
+    "output", None, "Write the figures here as JSON, too; with --only beside those there, with --quick not at all."
+)
 QUICK = flags.DEFINE_boolean("quick", False, "Small sizes: shows that everything works; nothing is judged.")
 
 _LINE = "{:<66} {:>10} {:>12} {:>12} {:>5}"

@@ -14,6 +14,7 @@ import hashlib
 import inspect
 import os
 import re
+import socket
 import sys
 import threading
 import warnings
@@ -40,6 +41,8 @@ _HEARTBEAT_SECONDS = 30
 # Those that are started by hand are up by then. A cluster may be minutes in starting its last host: JAX's default.
 _START_SECONDS = 60
 _CLUSTER_START_SECONDS = 300
+# From then on it is said that others are waited for.
+_PATIENCE_SECONDS = 5
 # JAX's own limit comes this much later: where it finds nobody it aborts the process with a stack trace.
 _GRACE_SECONDS = 30
 # A process that is done waits this long for the others to be done, too.
@@ -122,11 +125,16 @@ def _initialize_within(seconds: float, **parameters: Any) -> None:
 
     thread = threading.Thread(target=join, daemon=True)
     thread.start()
-    thread.join(seconds)
+    place = parameters.get("coordinator_address", "the address of the first")
+    patience = min(seconds, _PATIENCE_SECONDS)
+    thread.join(patience)
+    if not outcome and patience < seconds:
+        say(f"waiting for the other processes at {place}, {seconds:g} s at most")
+        thread.join(seconds - patience)
     if not outcome:
         raise LostProcessError(
             f"the processes do not find each other: not all are there after {seconds:g} s; is each of them started, "
-            "and does it reach the address of the first?"
+            f"and does it reach {place}?"
         )
     if outcome[0] is not None:
         raise outcome[0]
@@ -150,6 +158,8 @@ def start(*, heartbeat_seconds: int = _HEARTBEAT_SECONDS, start_seconds: float =
     timeouts = {"heartbeat_timeout_seconds": heartbeat_seconds, "shutdown_timeout_seconds": _END_SECONDS}
     if _is_alone(os.environ) if asked is None else asked["num_processes"] == 1:
         return False
+    if asked is not None and asked["process_id"] == 0:
+        _expect_free(asked["coordinator_address"])
     # JAX would only take note of SIGTERM, for programs that save their state then: nobody could end a run politely.
     jax.config.update("jax_enable_preemption_service", False)
     try:
@@ -176,6 +186,19 @@ def start(*, heartbeat_seconds: int = _HEARTBEAT_SECONDS, start_seconds: float =
     devices = f"{jax.local_device_count()} of {jax.device_count()} devices"
     say(f"process {jax.process_index()} of {jax.process_count()}, with {devices}")
     return True
+
+
+def _expect_free(address: str) -> None:
+    """Refuses a port that something listens on: JAX crashes on it."""
+    port = int(address.rpartition(":")[2])
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        problem = os.strerror(error.errno).lower() if error.errno else str(error)
+        raise ConfigError(
+            f"--coordinator: port {port} of this machine cannot be listened on ({problem}); choose another, or end "
+            "what uses it"
+        ) from None
 
 
 def _first_line(error: BaseException) -> str:

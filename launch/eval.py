@@ -13,6 +13,7 @@ Parts of your own need no labels:
 
 import contextlib
 import dataclasses
+import importlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -50,6 +51,8 @@ flags.adopt_module_key_flags(options)
 flags.adopt_module_key_flags(distributed)
 
 RANDOM_NOTE = "random weights: the figures say nothing about the method's accuracy with pretrained ones"
+_CONCERNS = ("grouping", "aggregation", "scoring", "rescoring")
+_PLATFORM_SETTINGS = ("JAX_PLATFORMS", "JAX_NUM_CPU_DEVICES", "CUDA_VISIBLE_DEVICES")
 _BAD_INPUT = (BudgetError, ConfigError, DataError, OutputError, distributed.LostProcessError, weights.WeightsError)
 
 
@@ -117,12 +120,18 @@ def _expect_same(config: Config, dataset: Dataset, division: options.Division) -
     """Refuses processes that would score different samples, or the same ones differently."""
     samples = {name: dataset.digest(name) for name in dataset.categories}
     settings = _settings(config, division)
+    plain = settings.pop("config")
+    # By field, so that the one that differs is named.
+    fields = {name: value for name, value in plain.items() if name not in _CONCERNS}
+    for concern in _CONCERNS:
+        fields |= plain[concern]
     different = distributed.differing(
         {
             "the categories or their samples (--data_dir, --categories, --limit)": digest_of(samples),
             "versions": digest_of(settings.pop("versions")),
             "devices": digest_of(settings.pop("device")),
-            "weights or other flags": digest_of(settings),
+            "other flags": digest_of(settings),
+            **{name: digest_of(value) for name, value in fields.items()},
         }
     )
     if different:
@@ -284,6 +293,9 @@ def _run_category(
 def evaluate() -> None:
     """Runs what the flags say and prints the table."""
     started = time.perf_counter()
+    _expect_devices()
+    # Metrics import it when they are needed; the second that this takes is not theirs.
+    importlib.import_module("sklearn.metrics")
     cache_dir = Path(options.CACHE_DIR.value).expanduser()
     keep_programs(cache_dir)
     save = options.save_list()
@@ -305,6 +317,19 @@ def evaluate() -> None:
     _expect_same(config, dataset, division)
     with folder.locked() if folder else contextlib.nullcontext():
         _evaluate(config, dataset, division, folder, save, note, started)
+
+
+def _expect_devices() -> None:
+    """Refuses a platform, asked for by JAX's own variables, that JAX cannot use here."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).splitlines() or ["no plugin for it is installed"])[0]
+        asked = " ".join(f"{name}={os.environ[name]}" for name in _PLATFORM_SETTINGS if name in os.environ)
+        raise ConfigError(
+            f"{asked or 'JAX'}: JAX has no device to run on ({reason}); unset what asks for it, or install what brings "
+            "it, such as the extra `cuda` or `tpu`"
+        ) from None
 
 
 def _evaluate(

@@ -73,7 +73,7 @@ ACTIVATION = flags.DEFINE_enum(
     "activation", None, ["gelu", "quick_gelu"], "CLIP's activation; default gelu at 518, quick_gelu at other sizes."
 )
 DTYPE = flags.DEFINE_enum(
-    "dtype", "float32", ["float32", "bfloat16"], "Type the backbones multiply in; scoring is always float32."
+    "dtype", "float32", ["float32", "bfloat16"], "Type the backbones multiply in; for scoring see --precision."
 )
 # How
 VARIANT = flags.DEFINE_enum(
@@ -107,7 +107,8 @@ PRECISION = flags.DEFINE_enum(
 REFERENCES = flags.DEFINE_integer(
     "references",
     None,
-    "Score each sample by so many others, drawn at random (--seed), so that cost grows linearly; default all.",
+    "Score each sample by so many others, drawn at random (--seed), so that cost grows linearly; default, and from "
+    "N - 1 on, all.",
 )
 WINDOWS = flags.DEFINE_list("windows", None, "Windows of RsCon; default 1,7 (v1: 1,2,3; on visa 1,8,9).")
 K_ITER = flags.DEFINE_integer("k_iter", 80, "Points an expansion step of IPG adds.")
@@ -137,8 +138,9 @@ SEED = flags.DEFINE_integer("seed", 0, "Of random weights, of the synthetic set 
 MEMORY_GB = flags.DEFINE_float(
     "memory_gb",
     None,
-    "What features, scores and maps may take; beyond it they go to --cache_dir, and fewer samples are scored at once. "
-    "Default most of what is free.",
+    "What features, scores and maps may take, in units of 10^9 bytes, beside the program and the backbones; beyond it "
+    "features go to --cache_dir, and fewer samples are scored at once. Default most of what is "
+    "free.",
 )
 OUTPUT_DIR = flags.DEFINE_string("output_dir", "results", "Where results are written.")
 CACHE_DIR = flags.DEFINE_string("cache_dir", str(_DEFAULT_CACHE), "Where derived files are kept.")

@@ -3,7 +3,10 @@
 Who meets a visitor computes both directions of each pair and sends the visitor's scores home. Every unordered pair of
 samples is multiplied once over all devices.
 
-    mesh = sharding.make_mesh()
+    from musc_jax.half_ring import sharded_mutual_scores
+    from musc_jax.sharding import make_mesh
+
+    mesh = make_mesh()
     scores = jax.jit(lambda z: sharded_mutual_scores(z, mesh))(features)
 """
 
@@ -170,7 +173,7 @@ def _filled(x: jax.Array, mesh: Mesh) -> jax.Array:
 
 def _real_count(features: Array, count: int | None, mesh: Mesh) -> int:
     if mesh.axis_names != (AXIS,):
-        raise ValueError(f"mesh: expected one of make_mesh, received axes {mesh.axis_names}")
+        raise ValueError(f"mesh: expected one of musc_jax.sharding.make_mesh, received axes {mesh.axis_names}")
     if 0 in features.shape[1:]:
         raise ValueError(f"features: expected at least one token and channel, received shape {features.shape}")
     rows = features.shape[0]
@@ -197,11 +200,11 @@ def sharded_mutual_scores(
     seed: int = 0,
     count: int | None = None,
 ) -> Float[jax.Array, "count M"]:
-    """`mutual_scores` over all devices of a mesh.
+    """`mutual_scores` over all devices of a mesh; to be called under `jit`, else each call compiles anew.
 
     Args:
         features: Aggregated tokens of N >= 2 samples: any array that all processes have, or one of `to_global`.
-        mesh: Of `make_mesh`.
+        mesh: Of `musc_jax.sharding.make_mesh`.
         interval: Share of the lowest scores that is averaged.
         precision: See `mutual_scores`.
         references: See `mutual_scores`.
@@ -245,11 +248,13 @@ def sharded_multimodal_scores(
 ) -> tuple[Float[jax.Array, "count M2"], Float[jax.Array, "count M3"]]:
     """`multimodal_scores` over all devices of a mesh; each enhances the scores of its own samples.
 
+    To be called under `jit`, else each call compiles anew.
+
     Args:
         features_2d: Aggregated image tokens of N >= 2 samples, as in `sharded_mutual_scores`.
         features_3d: Aggregated group tokens of the same samples.
         patch_of_group: The image patch each group belongs to.
-        mesh: Of `make_mesh`.
+        mesh: Of `musc_jax.sharding.make_mesh`.
         interval: Share of the lowest scores that is averaged.
         variant: "released" or "paper", see `cross_modal_enhancement`.
         enhancement: False leaves the modalities apart.

@@ -122,10 +122,10 @@ def plan_memory(
     panel, chunk, needed = _panels(count, scorers, modalities, room - always)
     if not panel:
         needed = int((always + needed) / (1 - _SPARE)) + 1
+        others = ", or take fewer samples, a smaller image size, or --references" if room > _PROGRAMS else ""
         raise BudgetError(
             f"memory: {count} samples of {size} x {size} pixels need {_gb(needed)} at least, {_gb(budget)} "
-            f"may be used; raise --memory_gb to {_enough(needed)}, or take fewer samples, a smaller image "
-            "size, or --references"
+            f"may be used; raise --memory_gb to {_enough(needed)}{others}"
         )
     return Plan(True, False, panel, chunk, always + needed, budget, features)
 

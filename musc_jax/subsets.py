@@ -89,10 +89,12 @@ def draw_references(count: int, references: int, *, seed: int = 0) -> References
         seed: Of the draw.
 
     Raises:
-        ValueError: R is below 1, or N below 2.
+        ValueError: R is below 1 or no whole number, or N below 2.
     """
     if count < 2:
         raise ValueError(f"N = {count}: samples score each other, so at least 2 are needed")
+    if not isinstance(references, int | np.integer):
+        raise ValueError(f"references: expected a whole number, received {references!r}")
     if references < 1:
         raise ValueError(f"references: expected at least 1, received {references}")
     references = min(references, count - 1)

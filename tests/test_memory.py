@@ -40,7 +40,7 @@ def test_plans_from_plenty_to_nothing():
     modalities = [Tokens(1369, 1024, 3)]
     plans = [plan_memory(200, modalities, size=518, budget=int(gb * 1e9)) for gb in (20, 4.8, 1.5)]
     assert [(plan.on_disk, plan.whole_stages) for plan in plans] == [(False, True), (True, True), (True, False)]
-    with pytest.raises(BudgetError, match=r"100\.0 MB may be used; raise --memory_gb to 1\.17,"):
+    with pytest.raises(BudgetError, match=r"100\.0 MB may be used; raise --memory_gb to 1\.17$"):
         plan_memory(200, modalities, size=518, budget=10**8)
     assert [plan.keep_scores for plan in plans] == [False, False, True]
     assert not plan_memory(2000, modalities, size=32, budget=10**9).keep_scores  # 22 GB
@@ -54,10 +54,10 @@ def test_what_a_refusal_asks_for_is_enough(count, size):
     with pytest.raises(BudgetError) as refused:
         plan_memory(count, modalities, size=size, budget=90_100_000)
     needed, _, asked = re.fullmatch(
-        r"memory: .* need (.*) at least, (90\.1 MB) may be used; raise --memory_gb to ([\d.]+), or .*",
+        r"memory: .* need (.*) at least, (90\.1 MB) may be used; raise --memory_gb to ([\d.]+)",
         str(refused.value),
     ).groups()
-    assert needed != "90.1 MB"
+    assert needed != "90.1 MB"  # nor is there another way out: less than what nothing goes without
     assert plan_memory(count, modalities, size=size, budget=int(float(asked) * 1e9)).on_disk
 
 

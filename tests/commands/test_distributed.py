@@ -109,6 +109,18 @@ def test_a_process_that_finds_no_others_says_so(own):
     assert seconds < 30
 
 
+def test_a_port_that_is_taken_is_refused(monkeypatch):
+    """JAX would crash on it."""
+    monkeypatch.setattr(distributed, "_initialize", None)
+    with socket.create_server(("", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        with (
+            flagsaver.flagsaver(coordinator=address, num_processes=2, process_id=0),
+            pytest.raises(ConfigError, match=rf"--coordinator: port {address.split(':')[1]} of this machine .*in use"),
+        ):
+            distributed.start()
+
+
 def test_processes_that_were_started_differently_all_refuse():
     codes, messages, _ = run_two("unlike")
     assert codes[0] == 2, messages
