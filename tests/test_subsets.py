@@ -81,12 +81,17 @@ def test_references_are_others_and_as_many_as_asked_for(count, references, seed)
         assert sample not in scorers
 
 
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("references", [2.5, "3", None])
+def test_references_are_a_whole_number(references):
+    with pytest.raises(ValueError, match="references: expected a whole number"):
+        draw_references(100, references)
+
+
 def test_references_are_drawn_by_the_seed():
     first, again, other = (draw_references(100, 20, seed=seed).samples for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
-    with pytest.raises(ValueError, match="references: expected a whole number"):
-        draw_references(100, 2.5)
     with pytest.raises(ValueError, match="expected at least 1"):
         draw_references(10, 0)
     with pytest.raises(ValueError, match="N = 1"):
