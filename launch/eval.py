@@ -51,7 +51,6 @@ flags.adopt_module_key_flags(options)
 flags.adopt_module_key_flags(distributed)
 
 RANDOM_NOTE = "random weights: the figures say nothing about the method's accuracy with pretrained ones"
-_CONCERNS = ("grouping", "aggregation", "scoring", "rescoring")
 _PLATFORM_SETTINGS = ("JAX_PLATFORMS", "JAX_NUM_CPU_DEVICES", "CUDA_VISIBLE_DEVICES")
 _BAD_INPUT = (BudgetError, ConfigError, DataError, OutputError, distributed.LostProcessError, weights.WeightsError)
 
@@ -120,11 +119,11 @@ def _expect_same(config: Config, dataset: Dataset, division: options.Division) -
     """Refuses processes that would score different samples, or the same ones differently."""
     samples = {name: dataset.digest(name) for name in dataset.categories}
     settings = _settings(config, division)
-    plain = settings.pop("config")
-    # By field, so that the one that differs is named.
-    fields = {name: value for name, value in plain.items() if name not in _CONCERNS}
-    for concern in _CONCERNS:
-        fields |= plain[concern]
+    # By field, so that the one that differs is named; a backbone as a whole, as not every modality has both.
+    fields: dict[str, Any] = {}
+    for name, value in settings.pop("config").items():
+        is_concern = isinstance(value, dict) and not name.endswith("_backbone")
+        fields |= {f"{name}.{key}": part for key, part in value.items()} if is_concern else {name: value}
     different = distributed.differing(
         {
             "the categories or their samples (--data_dir, --categories, --limit)": digest_of(samples),

@@ -61,6 +61,11 @@ def test_what_a_refusal_asks_for_is_enough(count, size):
     assert plan_memory(count, modalities, size=size, budget=int(float(asked) * 1e9)).on_disk
 
 
+def test_a_refusal_names_what_else_would_help():
+    with pytest.raises(BudgetError, match=r", or take fewer samples, a smaller image size, or --references$"):
+        plan_memory(20_000, [Tokens(16, 32, 3)], size=224, budget=2 * 10**8)
+
+
 def test_arrays_come_back_from_disk(tmp_path, rng):
     store = FeatureStore(tmp_path)
     values = rng.normal(size=(7, 5, 3)).astype(np.float32)

@@ -178,11 +178,11 @@ def test_eval_compares_flags_and_samples(run, monkeypatch):
         assert "these differ: " in err
     plain, interval, limit = compared
     assert list(plain) == list(interval) == list(limit)
-    assert [name for name in plain if plain[name] != interval[name]] == ["interval"]
+    assert [name for name in plain if plain[name] != interval[name]] == ["scoring.interval"]
     assert [name for name in plain if plain[name] != limit[name]] == [
         "the categories or their samples (--data_dir, --categories, --limit)"
     ]
-    assert {"image_backbone", "point_backbone", "windows", "variant"} <= set(plain)
+    assert {"image_backbone", "point_backbone", "rescoring.windows", "variant"} <= set(plain)
 
 
 def test_few_references_and_fast_products(run, tmp_path):

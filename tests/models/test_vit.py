@@ -10,6 +10,7 @@ from plain_bicubic import naive_bicubic
 
 import weights
 from musc_jax.models import VitConfig
+from musc_jax.models.layers import attention
 from musc_jax.models.positions import bicubic_weights, interpolate_positions
 
 
@@ -25,6 +26,30 @@ def test_stops_after_the_last_tapped_block(rng):
         np.repeat(images, 2, axis=0)
     )
     np.testing.assert_allclose(many[1], all_of_it[0][0], atol=1e-5)
+
+
+def _form_elsewhere(*arrays, default, **forms):
+    return default(*arrays)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 3e-2)])
+def test_every_form_of_attention_is_its_definition(rng, monkeypatch, dtype, tolerance, elsewhere):
+    """A CPU has a form of its own; scores reach hundreds, so that exponentials overflow where no maximum is taken.
+
+    Rounded to bfloat16, queries and keys change scores by up to 2^-8 of them: the rounded arrays are the reference's.
+    """
+    if elsewhere:
+        monkeypatch.setattr(jax.lax, "platform_dependent", _form_elsewhere)
+    # Powers of two scale without rounding; so does 16^-0.5.
+    q, k, v = (jnp.asarray(rng.normal(size=(2, 3, 11, 16)) * scale, dtype) for scale in (16, 8, 1))
+    got = attention(*(x.astype("float32") for x in (q, k, v)), dtype)
+    q, k, v = (np.asarray(x.astype("float32"), np.float64) for x in (q, k, v))
+    scores = q @ k.swapaxes(2, 3) / 4
+    assert scores.max() > 200
+    shares = np.exp(scores - scores.max(-1, keepdims=True))
+    want = shares / shares.sum(-1, keepdims=True) @ v
+    np.testing.assert_allclose(got, want, atol=tolerance)
 
 
 @pytest.mark.usefixtures("unchecked")
