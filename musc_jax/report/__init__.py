@@ -9,7 +9,7 @@ from musc_jax.report.comparison import (
     comparison_table,
 )
 from musc_jax.report.pictures import color_scale, png_bytes, sample_picture
-from musc_jax.report.published import Published, difference_line, published, published_results
+from musc_jax.report.published_metrics import Published, difference_line, published, published_results
 from musc_jax.report.settings import division, published_settings, run_settings
 from musc_jax.report.tables import metrics_csv, metrics_table, timings_table
 

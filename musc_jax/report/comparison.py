@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from musc_jax.report.published import Published, published_categories
+from musc_jax.report.published_metrics import Published, published_categories
 from musc_jax.report.tables import COLUMNS, METRIC_KEYS, Metrics
 
 # What is published, by our names.

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Set
 from typing import Any
 
 from musc_jax.report.comparison import Setting
-from musc_jax.report.published import Published
+from musc_jax.report.published_metrics import Published
 
 # What these flags lead to stands in the config, or is where things are and not what is computed.
 _ELSEWHERE = frozenset({

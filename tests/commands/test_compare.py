@@ -16,7 +16,7 @@ from musc_jax import Config
 from musc_jax import metrics as measure
 from musc_jax.config import RescoringConfig
 from musc_jax.models import Backbone
-from musc_jax.report.published import published_categories, published_results
+from musc_jax.report.published_metrics import published_categories, published_results
 from musc_jax.report.tables import METRIC_KEYS
 
 ROW = {key: 0.9 - 0.01 * i for i, key in enumerate(METRIC_KEYS)}

@@ -476,7 +476,7 @@ def test_a_platform_that_is_not_there_is_named():
 def test_commands_start_without_what_takes_a_second_to_import():
     """All of it is for what comes later: metrics, cleaning, downloads."""
     code = (
-        "import sys, launch.eval, weights.fetch; "
+        "import sys, launch.eval, launch.fetch_weights; "
         "assert not {'sklearn', 'scipy.stats', 'open3d', 'huggingface_hub'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,4 @@
-"""`python -m weights.convert` and `python -m weights.fetch` as a user runs them."""
+"""`python -m launch.convert_weights` and `python -m launch.fetch_weights` as a user runs them."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ def run(tmp_path):
         blocked |= dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
         environment = {k: v for k, v in os.environ.items() if k not in ("MUSC_WEIGHTS_DIR", "no_proxy", "NO_PROXY")}
         return subprocess.run(
-            [sys.executable, "-m", f"weights.{command}", *map(str, arguments)],
+            [sys.executable, "-m", f"launch.{command}_weights", *map(str, arguments)],
             capture_output=True,
             text=True,
             cwd=tmp_path,

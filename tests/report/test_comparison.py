@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from musc_jax import report
-from musc_jax.report.published import published_categories
+from musc_jax.report.published_metrics import published_categories
 from musc_jax.report.tables import METRIC_KEYS
 
 NONE = dict.fromkeys(METRIC_KEYS)

@@ -1,8 +1,8 @@
 """Brings published parameters to disk, converted, so that nothing needs a network afterwards.
 
-    python -m weights.fetch --list
-    python -m weights.fetch --backbone=dino_vitb8,point_mae
-    python -m weights.fetch --backbone=dino_vitb8 --weights_dir=DIR
+    python -m launch.fetch_weights --list
+    python -m launch.fetch_weights --backbone=dino_vitb8,point_mae
+    python -m launch.fetch_weights --backbone=dino_vitb8 --weights_dir=DIR
 
 Hugging Face comes first (its cache, HF_HUB_OFFLINE and HF_TOKEN count), then the original address. An interrupted
 download goes on where it stopped.

@@ -1,6 +1,6 @@
 """Converts a checkpoint to the file that loads fastest and needs nothing beside it.
 
-    python -m weights.convert --source=dino_vitbase8_pretrain.pth --backbone=dino_vitb8 --output=dino_vitb8.safetensors
+    python -m launch.convert_weights --source=dino_vitbase8_pretrain.pth --backbone=dino_vitb8 --output=vit.safetensors
 
 Reads a folder from Hugging Face, safetensors and PyTorch's formats, without PyTorch and without executing anything;
 float16 and bfloat16 are widened. The output goes to --weights_rgb or --weights_points of launch.eval, or into the
