@@ -27,8 +27,8 @@ from PIL import Image
 from musc_jax import Config
 from musc_jax.data import Dataset, open_dataset
 from musc_jax.data.sample import Sample
-from musc_jax.features import extract
-from musc_jax.programs import Programs
+from musc_jax.execution.extraction import extract
+from musc_jax.execution.programs import Programs
 
 COUNT, SIDE, SIZE = 100, 512, 224
 
@@ -97,7 +97,7 @@ def clean() -> dict[str, float]:
     """Cleaning one 800 x 800 scan in this process: seconds, and memory above what was there before."""
     import open3d  # noqa: F401 - its own memory does not count
 
-    from musc_jax.data import plane_cleaning
+    from musc_jax.data.cleaning import mvtec3d as plane_cleaning
 
     rng = np.random.default_rng(0)
     row, column = np.mgrid[:800, :800]

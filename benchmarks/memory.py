@@ -21,12 +21,12 @@ import jax
 import numpy as np
 
 from benchmarks.timing import expect
-from musc_jax.feature_store import FeatureStore, StoredArray
+from musc_jax.execution.feature_store import FeatureStore, StoredArray
+from musc_jax.execution.memory import Tokens, plan_memory, return_freed_memory
+from musc_jax.execution.programs import Programs
+from musc_jax.execution.streamed import stream_scores
 from musc_jax.interval import interval_count
-from musc_jax.memory import Tokens, plan_memory, return_freed_memory
 from musc_jax.mutual import mutual_scores
-from musc_jax.programs import Programs
-from musc_jax.streaming import stream_scores
 from musc_jax.subsets import draw_references
 
 INTERVAL = 0.3

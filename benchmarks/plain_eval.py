@@ -11,8 +11,8 @@ import numpy as np
 from benchmarks import plain
 from musc_jax import Config
 from musc_jax.data import Sample
+from musc_jax.execution.point_extraction import normalize_points
 from musc_jax.models import PointTransformerConfig, VitConfig
-from musc_jax.point_features import normalize_points
 
 HIGHEST = jax.lax.Precision.HIGHEST
 

@@ -16,8 +16,8 @@ from benchmarks.timing import Comparison, Probe, Row, alternate, exponent
 from musc_jax import Config, pipeline
 from musc_jax.config import GroupingConfig, ScoringConfig
 from musc_jax.data import Sample
+from musc_jax.execution.programs import Programs
 from musc_jax.models import PointTransformerConfig, VitConfig
-from musc_jax.programs import Programs
 
 SIZE = 224
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from absl import app, flags, logging
 
-from musc_jax.memory import return_freed_memory
+from musc_jax.execution.memory import return_freed_memory
 
 _NEEDED = re.compile(r"flag --\w+=None: Flag (--\w+) must have a value other than None\.")
 

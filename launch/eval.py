@@ -38,13 +38,14 @@ from launch.summary import summarise, versions
 from musc_jax import metrics as measure
 from musc_jax import pipeline, report
 from musc_jax.config import Config, ConfigError
-from musc_jax.data import DataError, Dataset, Sample, cache, open_dataset
-from musc_jax.feature_store import FeatureStore
-from musc_jax.features import Features, extract
-from musc_jax.memory import BudgetError, Plan, return_freed_memory
-from musc_jax.programs import Programs
-from musc_jax.scoring import devices_for, plan_for
-from musc_jax.sharding import gather_list
+from musc_jax.data import DataError, Dataset, Sample, open_dataset
+from musc_jax.execution.devices import gather_list
+from musc_jax.execution.extraction import Features, extract
+from musc_jax.execution.feature_store import FeatureStore
+from musc_jax.execution.memory import BudgetError, Plan, return_freed_memory
+from musc_jax.execution.programs import Programs
+from musc_jax.execution.scoring import devices_for, plan_for
+from musc_jax.storage import atomic
 from musc_jax.subsets import divide, thin_out
 
 flags.adopt_module_key_flags(options)
@@ -237,8 +238,8 @@ def feature_store(cache_dir: Path, plan: Plan) -> Iterator[FeatureStore | None]:
     folder = cache_dir / "features"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        cache.sweep(folder)
-        with cache.temporary(folder / "category") as path:
+        atomic.sweep(folder)
+        with atomic.temporary(folder / "category") as path:
             path.mkdir()
             store = FeatureStore(path)
             if store.free() < plan.disk_bytes:

@@ -30,9 +30,9 @@ from filelock import FileLock, Timeout
 from launch import command
 from launch.progress import ProgressBar
 from musc_jax.data import DataError
-from musc_jax.data.archives import MOST_BYTES, ArchiveError, Inventory, extract, inspect
-from musc_jax.data.catalogue import CATALOGUE, Archive, Source
-from musc_jax.data.layout_check import Finding, check_layout
+from musc_jax.data.published.catalogue import CATALOGUE, Archive, Source
+from musc_jax.data.published.layout_check import Finding, check_layout
+from musc_jax.storage.archives import MOST_BYTES, ArchiveError, Inventory, extract, inspect
 from weights import WeightsError
 from weights.download import download
 

@@ -21,7 +21,7 @@ from launch import command
 from launch.progress import ProgressBar
 from musc_jax.data import DATASETS, DataError
 from musc_jax.data.dataset import shortened
-from musc_jax.data.preparation import prepare
+from musc_jax.data.published.preparation import prepare
 from musc_jax.data.trees import Request
 
 

@@ -16,8 +16,8 @@ from musc_jax import metrics as measure
 from musc_jax import report
 from musc_jax.config import Config
 from musc_jax.data import Dataset
-from musc_jax.memory import peak_memory
-from musc_jax.programs import Programs
+from musc_jax.execution.memory import peak_memory
+from musc_jax.execution.programs import Programs
 
 _VERSIONS = ("jax", "jaxlib", "flax", "numpy", "scipy", "scikit-learn", "pillow", "dbscan")
 

@@ -20,14 +20,14 @@ from jaxtyping import Float, Int
 
 from musc_jax.config import Config, ConfigError
 from musc_jax.data.sample import Sample
-from musc_jax.feature_store import FeatureStore
-from musc_jax.features import Features, Progress, extract
+from musc_jax.execution.devices import gather_list, gather_rows, make_mesh, samples_of_process
+from musc_jax.execution.extraction import Features, Progress, extract
+from musc_jax.execution.feature_store import FeatureStore
+from musc_jax.execution.memory import Plan, usable_memory
+from musc_jax.execution.programs import Programs
+from musc_jax.execution.scoring import PatchScores, devices_for, plan_for, salient_features, score_patches
 from musc_jax.maps import point_map, upsample_grid
-from musc_jax.memory import Plan, usable_memory
-from musc_jax.programs import Programs
 from musc_jax.rescoring import rescore
-from musc_jax.scoring import PatchScores, devices_for, plan_for, salient_features, score_patches
-from musc_jax.sharding import gather_list, gather_rows, make_mesh, samples_of_process
 from musc_jax.subsets import divide
 
 
@@ -188,9 +188,9 @@ def score(
             a temporary folder, and few samples are scored at a time. Without effect where nobody knows how many samples
             there are (a generator).
         scratch_dir: Where that folder is made; default the system's.
-        mesh: The devices that share the work, see `musc_jax.sharding.make_mesh`; default all there are. With several
-            processes (`jax.distributed`) each of them calls this with the same list of samples, reads its own share of
-            it and gets all results.
+        mesh: The devices that share the work, see `musc_jax.execution.devices.make_mesh`; default all there are. With
+            several processes (`jax.distributed`) each of them calls this with the same list of samples, reads its own
+            share of it and gets all results.
         programs: Pass one object to several calls to compile once and to read the times; by default a new one.
         progress: Called with (stage, done, total).
 

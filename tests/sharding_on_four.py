@@ -8,8 +8,9 @@ from scenes import GROUPS, make_backbones, make_samples
 from test_mutual import naive_mutual, units
 
 import musc_jax
-from musc_jax import Config, half_ring, pipeline, sharding
+from musc_jax import Config, pipeline
 from musc_jax.config import ScoringConfig
+from musc_jax.execution import devices, sharded
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def samples():
 
 
 def mesh_of(devices):
-    return sharding.make_mesh(jax.devices()[:devices])
+    return devices.make_mesh(jax.devices()[:devices])
 
 
 @pytest.mark.parametrize(
@@ -32,7 +33,7 @@ def mesh_of(devices):
 def test_mutual_scores(rng, devices, count):
     """Also far from the origin, where devices that subtract different means would not agree."""
     features, mesh = units(rng, count, 11, 7) + np.float32(5), mesh_of(devices)
-    program = jax.jit(lambda z: half_ring.sharded_mutual_scores(z, mesh, interval=0.4))
+    program = jax.jit(lambda z: sharded.sharded_mutual_scores(z, mesh, interval=0.4))
     got = program(features)
     assert got.sharding.is_fully_replicated
     assert got.dtype == jnp.float32
@@ -52,7 +53,7 @@ def test_mutual_scores(rng, devices, count):
 def test_multimodal_scores(rng, devices, count, options):
     image, points, mesh = units(rng, count, 9, 7), units(rng, count, 13, 5), mesh_of(devices)
     arrays = image, points, rng.integers(0, 9, (count, 13))
-    program = jax.jit(lambda *a: half_ring.sharded_multimodal_scores(*a, mesh, **options))
+    program = jax.jit(lambda *a: sharded.sharded_multimodal_scores(*a, mesh, **options))
     want = jax.jit(lambda *a: musc_jax.multimodal_scores(*a, **options))(*arrays)
     got = program(*arrays)
     for a, b, again in zip(got, want, program(*arrays), strict=True):
@@ -65,7 +66,7 @@ def test_multimodal_scores(rng, devices, count, options):
 )
 def test_options_of_mutual_scores(rng, options):
     features, mesh = units(rng, 7, 11, 8), mesh_of(4)
-    got = jax.jit(lambda z: half_ring.sharded_mutual_scores(z, mesh, **options))(features)
+    got = jax.jit(lambda z: sharded.sharded_mutual_scores(z, mesh, **options))(features)
     want = jax.jit(lambda z: musc_jax.mutual_scores(z, **options))(features)
     np.testing.assert_allclose(got, want, atol=1e-5)
 
@@ -73,7 +74,7 @@ def test_options_of_mutual_scores(rng, options):
 def test_padding_takes_no_part(rng):
     """Whatever it holds."""
     features, mesh = units(rng, 5, 11, 7), mesh_of(4)
-    program = jax.jit(lambda z: half_ring.sharded_mutual_scores(z, mesh, count=5))
+    program = jax.jit(lambda z: sharded.sharded_mutual_scores(z, mesh, count=5))
     want = naive_mutual(features, 0.3)
     for content in (0, 1e6, np.nan):
         filled = np.concatenate([features, np.full((3, 11, 7), content, np.float32)])
@@ -83,13 +84,13 @@ def test_padding_takes_no_part(rng):
 def test_a_broken_sample_is_no_perfect_match(rng):
     features, mesh = units(rng, 6, 7, 5), mesh_of(4)
     features[2, 3] = np.nan
-    assert np.isnan(jax.jit(lambda z: half_ring.sharded_mutual_scores(z, mesh))(features)[2]).all()
+    assert np.isnan(jax.jit(lambda z: sharded.sharded_mutual_scores(z, mesh))(features)[2]).all()
 
 
 def test_every_sample_is_extracted_where_it_is_scored(rng):
     features, mesh = units(rng, 6, 11, 7), mesh_of(4)
-    assert sharding.samples_of_process(6, mesh) == range(6)
-    spread = sharding.to_global(features, 6, mesh)
+    assert devices.samples_of_process(6, mesh) == range(6)
+    spread = devices.to_global(features, 6, mesh)
     assert spread.shape == (8, 11, 7)
     for shard, device in zip(spread.addressable_shards, mesh.devices.flat, strict=True):
         assert shard.device == device
@@ -133,8 +134,8 @@ def _tokens(weights, images, *, power):
 def test_extraction_runs_on_every_device(rng):
     weights, images, mesh = [rng.normal(size=(5, k)) for k in (3, 4)], rng.normal(size=(8, 6, 5)), mesh_of(4)
     weights, images = jax.tree.map(jnp.float32, (weights, images))
-    function = sharding.over_devices(_tokens, mesh, shared=1)
-    assert function is sharding.over_devices(_tokens, mesh, shared=1)
+    function = devices.over_devices(_tokens, mesh, shared=1)
+    assert function is devices.over_devices(_tokens, mesh, shared=1)
     got = jax.jit(function, static_argnames="power")(weights, images, power=2)
     for a, b in zip(got, _tokens(weights, images, power=2), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
@@ -146,13 +147,13 @@ def test_extraction_runs_on_every_device(rng):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda f, mesh: half_ring.sharded_mutual_scores(f[:1], mesh), "N = 1"),
-        (lambda f, mesh: half_ring.sharded_mutual_scores(f, mesh, count=1), "N = 1"),
-        (lambda f, mesh: half_ring.sharded_mutual_scores(f, mesh, count=6), "at most the 5"),
-        (lambda f, mesh: half_ring.sharded_mutual_scores(f, mesh, interval=0.0), "interval"),
-        (lambda f, mesh: half_ring.sharded_mutual_scores(f, mesh, precision="half"), "precision"),
-        (lambda f, mesh: half_ring.sharded_mutual_scores(f, jax.make_mesh((2, 2), ("x", "y"))), "mesh"),
-        (lambda f, mesh: sharding.to_global(f, 6, mesh), "6 of 6 samples, received 5"),
+        (lambda f, mesh: sharded.sharded_mutual_scores(f[:1], mesh), "N = 1"),
+        (lambda f, mesh: sharded.sharded_mutual_scores(f, mesh, count=1), "N = 1"),
+        (lambda f, mesh: sharded.sharded_mutual_scores(f, mesh, count=6), "at most the 5"),
+        (lambda f, mesh: sharded.sharded_mutual_scores(f, mesh, interval=0.0), "interval"),
+        (lambda f, mesh: sharded.sharded_mutual_scores(f, mesh, precision="half"), "precision"),
+        (lambda f, mesh: sharded.sharded_mutual_scores(f, jax.make_mesh((2, 2), ("x", "y"))), "mesh"),
+        (lambda f, mesh: devices.to_global(f, 6, mesh), "6 of 6 samples, received 5"),
     ],
 )
 def test_bad_arguments_are_named(rng, call, message):

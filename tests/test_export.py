@@ -20,8 +20,8 @@ import weights
 from musc_jax import Config, pipeline
 from musc_jax.config import ScoringConfig
 from musc_jax.data import Sample
+from musc_jax.execution.programs import Programs
 from musc_jax.models.layers import attention
-from musc_jax.programs import Programs
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 # What an accelerator may call: eigenvalues of 3 x 3 matrices and `lax.top_k`, each in the routine that JAX itself

@@ -13,11 +13,11 @@ from compiled import m
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musc_jax.feature_store import FeatureStore
-from musc_jax.memory import BudgetError, Plan, Tokens, plan_memory
+from musc_jax.execution.feature_store import FeatureStore
+from musc_jax.execution.memory import BudgetError, Plan, Tokens, plan_memory
+from musc_jax.execution.programs import Programs
+from musc_jax.execution.streamed import stream_scores
 from musc_jax.mutual import block_scores, panel_scores
-from musc_jax.programs import Programs
-from musc_jax.streaming import stream_scores
 
 
 @given(
@@ -139,11 +139,11 @@ import json, resource, sys, tempfile
 from pathlib import Path
 import jax, jax.numpy as jnp, numpy as np
 from musc_jax import Config, pipeline
-from musc_jax.feature_store import FeatureStore
-from musc_jax.features import Features
-from musc_jax.image_features import ImageFeatures
-from musc_jax.memory import Tokens, plan_memory, return_freed_memory
-from musc_jax.programs import Programs
+from musc_jax.execution.feature_store import FeatureStore
+from musc_jax.execution.extraction import Features
+from musc_jax.execution.image_extraction import ImageFeatures
+from musc_jax.execution.memory import Tokens, plan_memory, return_freed_memory
+from musc_jax.execution.programs import Programs
 
 def peak():
     return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmHWM")) * 1024

@@ -10,9 +10,9 @@ from scenes import GROUPS, make_backbones, make_samples
 import musc_jax
 from musc_jax import Config, pipeline
 from musc_jax.config import AggregationConfig, ConfigError
-from musc_jax.features import extract
-from musc_jax.point_features import normalize_points
-from musc_jax.programs import Programs
+from musc_jax.execution.extraction import extract
+from musc_jax.execution.point_extraction import normalize_points
+from musc_jax.execution.programs import Programs
 from musc_jax.subsets import divide
 
 

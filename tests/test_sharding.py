@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from musc_jax import half_ring
+from musc_jax.execution import sharded
 
 
 @pytest.mark.parametrize("share", range(1, 7))
 def test_opposite_devices_divide_their_pairs(share):
-    own, visitor = half_ring._antipodal_pairs(share)
+    own, visitor = sharded._antipodal_pairs(share)
     first = list(zip(own[0], visitor[0], strict=True))
     second = list(zip(visitor[1], own[1], strict=True))  # turned: (sample of the first, sample of the second)
     assert len(first) == len(second) == (share * share + 1) // 2

@@ -18,8 +18,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from musc_jax.data import cache
 from musc_jax.models import PointTransformerConfig, VitConfig
+from musc_jax.storage import atomic
 from weights.architecture import Architecture, check
 from weights.backbones import BACKBONES
 from weights.errors import WeightsError, shown
@@ -78,8 +78,8 @@ def write(path: Path, values: Mapping[str, np.ndarray], provenance: Provenance) 
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        cache.sweep(path.parent)
-        with cache.temporary(path) as part:
+        atomic.sweep(path.parent)
+        with atomic.temporary(path) as part:
             part.touch()
             mode = part.stat().st_mode  # what new files have here; safetensors makes its own for the owner alone
             save_file(dict(values), part, metadata)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from musc_jax.data.loading import map_ahead
 from musc_jax.data.sample import DataError, Sample
+from musc_jax.storage.prefetch import map_ahead
 
 # Explanations above so many characters are not repeated.
 _LONG = 120

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from musc_jax.data import image_files
+from musc_jax.data.formats import pictures as image_files
 from musc_jax.data.sample import DataError
 
 

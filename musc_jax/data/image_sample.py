@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from musc_jax.data import files
 from musc_jax.data.dataset import Checked, Entry
-from musc_jax.data.files import Content, FileFault
-from musc_jax.data.image_files import decode_any_mask, decode_picture, mask_remark
+from musc_jax.data.formats import files
+from musc_jax.data.formats.files import Content, FileFault
+from musc_jax.data.formats.pictures import decode_any_mask, decode_picture, mask_remark
+from musc_jax.data.formats.resizing import mask_label, resize_image, resize_mask
 from musc_jax.data.sample import DataError, Sample
-from musc_jax.data.transforms import mask_label, resize_image, resize_mask
 
 
 class Seen(NamedTuple):

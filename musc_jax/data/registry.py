@@ -5,17 +5,17 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from musc_jax.data.btad import find_btad
 from musc_jax.data.dataset import Dataset, Progress, assemble
-from musc_jax.data.eyecandies import find_eyecandies
-from musc_jax.data.folder import find_folder
+from musc_jax.data.datasets.btad import find_btad
+from musc_jax.data.datasets.eyecandies import find_eyecandies
+from musc_jax.data.datasets.folder import find_folder
+from musc_jax.data.datasets.mvtec3d import find_mvtec3d
+from musc_jax.data.datasets.mvtec_ad import find_mvtec_ad
+from musc_jax.data.datasets.synthetic import find_synthetic
+from musc_jax.data.datasets.visa import find_visa
 from musc_jax.data.folder_layout import FolderLayout
-from musc_jax.data.mvtec3d import find_mvtec3d
-from musc_jax.data.mvtec_ad import find_mvtec_ad
 from musc_jax.data.sample import DataError
-from musc_jax.data.synthetic import find_synthetic
 from musc_jax.data.trees import Found, Request
-from musc_jax.data.visa import find_visa
 
 MODALITIES = ("rgb", "points", "rgb+points")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from musc_jax.data.dataset import Candidate, Fault, Progress
 from musc_jax.data.folder_layout import FolderLayout
-from musc_jax.data.image_files import EXTENSIONS
+from musc_jax.data.formats.pictures import EXTENSIONS
 from musc_jax.data.sample import DataError
 
 _NUMBERS = re.compile(r"(\d+)")
@@ -224,13 +224,13 @@ def require_writable(store: Path, dataset: Path) -> None:
     Raises:
         DataError: it would lie there, or cannot be written.
     """
-    from musc_jax.data import cache
+    from musc_jax.storage import atomic
 
     if store.resolve().is_relative_to(dataset.resolve()):
         raise DataError(f"{store}: lies in the dataset, into which nothing is written; choose another cache_dir")
     try:
         store.mkdir(parents=True, exist_ok=True)
-        cache.sweep(store)
+        atomic.sweep(store)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise DataError(f"{store}: cannot be made ({reason}); choose another cache_dir") from None

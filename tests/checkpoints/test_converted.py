@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import weights
-from musc_jax.data import cache
+from musc_jax.storage import atomic
 from weights import converted
 
 TINY = {"width": 32, "depth": 2, "heads": 2, "mlp_width": 48, "native_grid": 4}
@@ -159,7 +159,7 @@ def test_what_a_killed_process_left_is_removed(source, file):
     """A process that no longer runs; what a living one is writing stays."""
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    with cache.temporary(file) as living:
+    with atomic.temporary(file) as living:
         living.write_bytes(b"half")
         orphan = living.with_name(living.name.replace(f"~{os.getpid()}~", f"~{ended.pid}~"))
         orphan.write_bytes(b"half")

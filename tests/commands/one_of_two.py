@@ -9,8 +9,8 @@ import numpy as np
 from absl import flags
 
 from launch import command, distributed
-from musc_jax import half_ring, sharding
 from musc_jax.config import ConfigError
+from musc_jax.execution import devices, sharded
 
 
 def features():
@@ -21,14 +21,14 @@ def features():
 
 def scores(file):
     """What a run does: each process has its own samples' features, and all get all scores."""
-    mesh = sharding.make_mesh()
-    own = sharding.samples_of_process(7, mesh)
+    mesh = devices.make_mesh()
+    own = devices.samples_of_process(7, mesh)
     arrays = features()
-    image, points, patch = (sharding.to_global(x[own.start : own.stop], 7, mesh) for x in arrays)
-    found = jax.jit(lambda *a: half_ring.sharded_multimodal_scores(*a, mesh, count=7))(image, points, patch)
-    names = sharding.gather_list([f"sample {i}" for i in own])
+    image, points, patch = (devices.to_global(x[own.start : own.stop], 7, mesh) for x in arrays)
+    found = jax.jit(lambda *a: sharded.sharded_multimodal_scores(*a, mesh, count=7))(image, points, patch)
+    names = devices.gather_list([f"sample {i}" for i in own])
     first = distributed.agreed(distributed.is_first())
-    whole = sharding.gather(image)
+    whole = devices.gather(image)
     distributed.barrier("scored")
     file = f"{file}_{jax.process_index()}.npz"
     np.savez(file, image=found[0], points=found[1], names=names, first=first, whole=whole, own=[own.start, own.stop])

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 import jax, numpy as np
 import musc_jax, weights, launch.eval
-from musc_jax.programs import Programs
+from musc_jax.execution.programs import Programs
 from launch.compilation import keep_programs
 assert jax.config.jax_compilation_cache_dir is None or {own!r}, "set by an import"
 hits = []

@@ -20,8 +20,8 @@ from PIL import Image
 
 import weights
 from launch import eval as command
-from musc_jax.features import extract
-from musc_jax.programs import Programs
+from musc_jax.execution.extraction import extract
+from musc_jax.execution.programs import Programs
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SMALL = ("--image_size=32", "--num_groups=48", "--group_size=24", "--k_iter=16")
@@ -153,7 +153,7 @@ def test_subsets_are_repeated_over_seeds(run, monkeypatch):
 
 @pytest.mark.parametrize("modality", ["rgb", "rgb+points"])
 def test_little_memory_gives_the_same_numbers(run, tmp_path, modality, monkeypatch):
-    import musc_jax.memory as memory
+    import musc_jax.execution.memory as memory
 
     monkeypatch.setattr(memory, "_PROGRAMS", 0)  # small as it is, it would be most of what these samples need
     free = run(f"--modality={modality}", output=tmp_path / "free")

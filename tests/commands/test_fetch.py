@@ -19,8 +19,8 @@ from published_trees import published_files, write_published
 
 from launch import command, fetch
 from launch.fetch import Order
-from musc_jax.data import layout_check
-from musc_jax.data.catalogue import CATALOGUE, Archive
+from musc_jax.data.published import layout_check
+from musc_jax.data.published.catalogue import CATALOGUE, Archive
 
 # As published, but of few samples: there is nothing to learn from a thousand.
 SMALL = {

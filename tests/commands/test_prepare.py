@@ -10,7 +10,8 @@ import pytest
 from dataset_trees import write_mvtec3d
 from eyecandies_tree import fingerprint
 
-from musc_jax.data import open_dataset, plane_cleaning
+from musc_jax.data import open_dataset
+from musc_jax.data.cleaning import mvtec3d as plane_cleaning
 
 pytest.importorskip("open3d", exc_type=ImportError)
 

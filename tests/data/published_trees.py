@@ -5,7 +5,7 @@ import io
 import struct
 import zlib
 
-from musc_jax.data.catalogue import CATALOGUE
+from musc_jax.data.published.catalogue import CATALOGUE
 
 
 def header(size=None):

@@ -14,8 +14,8 @@ import zlib
 
 import pytest
 
-from musc_jax.data import archives, cache
-from musc_jax.data.archives import ArchiveError, Inventory, Member, extract, inspect
+from musc_jax.storage import archives, atomic
+from musc_jax.storage.archives import ArchiveError, Inventory, Member, extract, inspect
 
 CONTENT = {
     "top/a/000.png": bytes(range(256)) * 30,
@@ -392,8 +392,8 @@ def test_an_interruption_leaves_nothing(place, stage):
 
 def test_what_a_killed_process_left_goes(place, monkeypatch):
     target = place / "work"
-    monkeypatch.setattr(cache, "_RUN", "00000000")
-    with cache.temporary(target / "unpacked") as part:
+    monkeypatch.setattr(atomic, "_RUN", "00000000")
+    with atomic.temporary(target / "unpacked") as part:
         name = part.name
     monkeypatch.undo()
     (target / name).mkdir()

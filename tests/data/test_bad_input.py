@@ -12,7 +12,8 @@ import tifffile
 from eyecandies_tree import SIDE, fingerprint, write_category, write_sample
 from PIL import Image
 
-from musc_jax.data import DataError, files, open_dataset
+from musc_jax.data import DataError, open_dataset
+from musc_jax.data.formats import files
 
 INDICES = ("00", "01", "02", "03", "04", "05", "06", "07")
 

@@ -7,20 +7,20 @@ import re
 import numpy as np
 import pytest
 
-from musc_jax.data import cache
+from musc_jax.storage import atomic
 
 
 @pytest.fixture
 def stored(tmp_path):
     arrays = {"points": np.arange(12, dtype=np.float32).reshape(2, 2, 3), "flag": np.array(True)}
     path = tmp_path / "store" / "a.bin"
-    cache.write_arrays(path, "key", arrays)
+    atomic.write_arrays(path, "key", arrays)
     return path, arrays
 
 
 def test_what_was_written_is_read(stored):
     path, arrays = stored
-    found = cache.read_arrays(path, "key")
+    found = atomic.read_arrays(path, "key")
     assert found.keys() == arrays.keys()
     for name in arrays:
         np.testing.assert_array_equal(found[name], arrays[name])
@@ -28,11 +28,11 @@ def test_what_was_written_is_read(stored):
 
 
 def test_another_key_is_not_trusted(stored):
-    assert cache.read_arrays(stored[0], "other") is None
+    assert atomic.read_arrays(stored[0], "other") is None
 
 
 def test_missing_is_none(tmp_path):
-    assert cache.read_arrays(tmp_path / "none", "key") is None
+    assert atomic.read_arrays(tmp_path / "none", "key") is None
 
 
 @pytest.mark.parametrize("where", [0, 31, 32, 60, -1])
@@ -40,18 +40,18 @@ def test_a_changed_byte_is_seen(stored, where):
     data = bytearray(stored[0].read_bytes())
     data[where] ^= 1
     stored[0].write_bytes(data)
-    assert cache.read_arrays(stored[0], "key") is None
+    assert atomic.read_arrays(stored[0], "key") is None
 
 
 @pytest.mark.parametrize("length", [0, 10, 32, 33, 200])
 def test_a_cut_file_is_seen(stored, length):
     stored[0].write_bytes(stored[0].read_bytes()[:length])
-    assert cache.read_arrays(stored[0], "key") is None
+    assert atomic.read_arrays(stored[0], "key") is None
 
 
 def test_an_exception_leaves_no_trace(tmp_path):
     def write():
-        with cache.temporary(tmp_path / "x" / "target") as part:
+        with atomic.temporary(tmp_path / "x" / "target") as part:
             part.mkdir()
             (part / "half").write_text("half")
             raise RuntimeError
@@ -62,7 +62,7 @@ def test_an_exception_leaves_no_trace(tmp_path):
 
 
 def _leave_rubbish(folder):
-    with cache.temporary(folder / "t") as part:
+    with atomic.temporary(folder / "t") as part:
         part.mkdir()
         (part / "f").write_text("x")
         os._exit(1)  # killed in the middle
@@ -76,20 +76,20 @@ def test_sweep_removes_only_what_the_dead_left(tmp_path):
     elsewhere = tmp_path / re.sub(r"~[^~]*~", "~another_host~", left.name, count=1)
     elsewhere.write_text("other machine's")
     (tmp_path / "unrelated.part").write_text("not ours")
-    with cache.temporary(tmp_path / "mine") as mine:
+    with atomic.temporary(tmp_path / "mine") as mine:
         mine.write_text("alive")
-        cache.sweep(tmp_path)
+        atomic.sweep(tmp_path)
         assert {path.name for path in tmp_path.iterdir()} == {elsewhere.name, "unrelated.part", mine.name}
 
 
 def test_an_earlier_run_with_our_process_id_is_dead(tmp_path):
-    with cache.temporary(tmp_path / "t") as part:
+    with atomic.temporary(tmp_path / "t") as part:
         run = part.name.rsplit("~", 4)[3]
     old = tmp_path / part.name.replace(run, "00000000")
     old.write_text("earlier")
-    cache.sweep(tmp_path)
+    atomic.sweep(tmp_path)
     assert not old.exists()
 
 
 def test_sweep_of_a_missing_folder(tmp_path):
-    cache.sweep(tmp_path / "none")
+    atomic.sweep(tmp_path / "none")

@@ -5,7 +5,7 @@ import pytest
 from eyecandies_tree import pose_from_above, scene
 from sklearn.cluster import DBSCAN
 
-from musc_jax.data import cleaning
+from musc_jax.data.cleaning import eyecandies as candy_cleaning
 
 
 def rigid(rng):
@@ -61,7 +61,7 @@ def test_cleaning_equals_the_plain_statement(seed, keep_plane):
     angle = rng.uniform(-0.02, 0.02)
     tilt[:3, :3] = [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
     pose = pose @ tilt
-    cleaned = cleaning.clean_scan(coded, depth_range, pose, image, keep_plane=keep_plane)
+    cleaned = candy_cleaning.clean_scan(coded, depth_range, pose, image, keep_plane=keep_plane)
     expected = plain_clean(coded, depth_range, pose, image, keep_plane)
     assert cleaned.clustered
     assert cleaned.points.dtype == np.float32
@@ -72,7 +72,7 @@ def test_cleaning_equals_the_plain_statement(seed, keep_plane):
 def test_plane_and_the_darker_box_are_removed():
     image, depth = scene(0)
     coded, depth_range = code(depth)
-    cleaned = cleaning.clean_scan(coded, depth_range, pose_from_above(), image)
+    cleaned = candy_cleaning.clean_scan(coded, depth_range, pose_from_above(), image)
     kept = (cleaned.points != 0).all(-1)
     expected = np.zeros_like(kept)
     expected[8:30, 8:30] = True
@@ -81,7 +81,7 @@ def test_plane_and_the_darker_box_are_removed():
 
 def test_back_projection_inverts_projection(rng):
     pose, depth = rigid(rng), rng.uniform(0.5, 2, (6, 8))
-    points = cleaning.back_project(depth, pose)
+    points = candy_cleaning.back_project(depth, pose)
     assert points.dtype == np.float64
     camera = points.reshape(-1, 3) @ pose[:3, :3].T + pose[:3, 3]
     v, u = np.mgrid[:6, :8]
@@ -95,7 +95,7 @@ def test_a_depth_of_zero_is_no_point():
     coded, (_, high) = code(depth)
     coded = np.where(coded < 20000, 0, coded).astype(np.uint16)
     assert (coded == 0).any()
-    cleaned = cleaning.clean_scan(coded, (0.0, high), pose_from_above(), image, keep_plane=True)
+    cleaned = candy_cleaning.clean_scan(coded, (0.0, high), pose_from_above(), image, keep_plane=True)
     assert np.isfinite(cleaned.points).all()
     assert not cleaned.points[coded == 0].any()
 
@@ -106,18 +106,18 @@ def blob(rng, center, count=60, spread=0.005):
 
 def test_one_cluster_without_noise_stays_whole(rng):
     points = blob(rng, (1, 1, 1))
-    assert cleaning.brightest_cluster(points, np.full(60, 7, np.uint8)).all()
+    assert candy_cleaning.brightest_cluster(points, np.full(60, 7, np.uint8)).all()
 
 
 def test_without_noise_the_first_cluster_can_win(rng):
     points = np.concatenate([blob(rng, (1, 1, 1)), blob(rng, (2, 2, 2))])
     brightness = np.repeat(np.array([200, 100], np.uint8), 60)
-    np.testing.assert_array_equal(cleaning.brightest_cluster(points, brightness), brightness == 200)
+    np.testing.assert_array_equal(candy_cleaning.brightest_cluster(points, brightness), brightness == 200)
 
 
 def test_of_equally_bright_clusters_the_first_stays(rng):
     points = np.concatenate([blob(rng, (2, 2, 2)), blob(rng, (1, 1, 1)), blob(rng, (3, 3, 3))])
-    chosen = cleaning.brightest_cluster(points, np.full(180, 255, np.uint8))
+    chosen = candy_cleaning.brightest_cluster(points, np.full(180, 255, np.uint8))
     np.testing.assert_array_equal(np.flatnonzero(chosen), np.arange(60))
 
 
@@ -126,31 +126,31 @@ def test_one_bright_pixel_decides_and_bright_noise_does_not(rng):
     brightness = np.full(121, 100, np.uint8)
     brightness[0] = 255
     brightness[100] = 101
-    chosen = cleaning.brightest_cluster(points, brightness)
+    chosen = candy_cleaning.brightest_cluster(points, brightness)
     np.testing.assert_array_equal(np.flatnonzero(chosen), np.arange(61, 121))
 
 
 def test_a_black_cluster_is_still_a_cluster(rng):
-    assert cleaning.brightest_cluster(blob(rng, (1, 1, 1)), np.zeros(60, np.uint8)).all()
+    assert candy_cleaning.brightest_cluster(blob(rng, (1, 1, 1)), np.zeros(60, np.uint8)).all()
 
 
 @pytest.mark.parametrize("count", [0, 1, 29])
 def test_too_few_points_make_no_cluster(rng, count):
-    assert cleaning.brightest_cluster(blob(rng, (1, 1, 1), count), np.zeros(count, np.uint8)) is None
+    assert candy_cleaning.brightest_cluster(blob(rng, (1, 1, 1), count), np.zeros(count, np.uint8)) is None
 
 
 def test_without_cluster_every_point_stays():
     depth = np.full((8, 8), 1.5)
     depth[2:5, 2:5] = 1.4
     coded, depth_range = code(depth)
-    cleaned = cleaning.clean_scan(coded, depth_range, pose_from_above(), np.zeros((8, 8, 3), np.uint8))
+    cleaned = candy_cleaning.clean_scan(coded, depth_range, pose_from_above(), np.zeros((8, 8, 3), np.uint8))
     assert not cleaned.clustered
     np.testing.assert_array_equal((cleaned.points != 0).all(-1), depth == 1.4)
 
 
 def test_clusters_equal_sklearns(rng):
     points = np.concatenate([blob(rng, rng.normal(size=3) * 0.1, 80, 0.02) for _ in range(8)])
-    labels, core = cleaning.cluster(points)
+    labels, core = candy_cleaning.cluster(points)
     expected = DBSCAN(eps=0.03, min_samples=30).fit(points)
     np.testing.assert_array_equal(np.flatnonzero(core), expected.core_sample_indices_)
     np.testing.assert_array_equal(labels == -1, expected.labels_ == -1)
@@ -160,4 +160,4 @@ def test_clusters_equal_sklearns(rng):
 
 def test_a_scene_without_extent_keeps_its_points():
     y = np.full((3, 3), 0.5)
-    assert cleaning.above_plane(y, np.ones((3, 3), bool)).all()
+    assert candy_cleaning.above_plane(y, np.ones((3, 3), bool)).all()

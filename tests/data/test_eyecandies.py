@@ -8,7 +8,8 @@ import tifffile
 from eyecandies_tree import SIDE, fingerprint, pose_from_above, scene, write_category, write_sample, xyz_of
 from PIL import Image
 
-from musc_jax.data import DATASETS, DataError, cleaning, open_dataset
+from musc_jax.data import DATASETS, DataError, open_dataset
+from musc_jax.data.cleaning import eyecandies as candy_cleaning
 
 INDICES = ("00", "01", "02", "03")
 
@@ -53,7 +54,7 @@ def test_raw_points_are_the_cleaned_scan(tree):
     expected = np.zeros((SIDE, SIDE), bool)
     expected[8:30, 8:30] = True
     np.testing.assert_array_equal(valid, expected)
-    points = cleaning.back_project(depth, pose_from_above())
+    points = candy_cleaning.back_project(depth, pose_from_above())
     np.testing.assert_allclose(sample.points[valid], points[valid], atol=1e-5)
 
 
@@ -179,7 +180,7 @@ def test_digest_does_not_depend_on_the_place_but_on_the_content(tree, tmp_path):
 
 def test_digest_holds_the_version_of_the_cleaning_rule(tree, monkeypatch):
     before = read(tree).digest("Lollipop")
-    monkeypatch.setattr(cleaning, "VERSION", cleaning.VERSION + 1)
+    monkeypatch.setattr(candy_cleaning, "VERSION", candy_cleaning.VERSION + 1)
     assert read(tree).digest("Lollipop") != before
 
 
@@ -226,7 +227,7 @@ def test_a_damaged_cache_is_rebuilt(tree, damage, reopen):
 def test_cleaning_is_done_once(tree, monkeypatch):
     first = read(tree)
     expected = first.load("Lollipop", 0, size=SIDE)
-    monkeypatch.setattr(cleaning, "clean_scan", None)
+    monkeypatch.setattr(candy_cleaning, "clean_scan", None)
     again = read(tree)
     np.testing.assert_array_equal(again.load("Lollipop", 0, size=SIDE).points, expected.points)
 

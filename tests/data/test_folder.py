@@ -13,7 +13,7 @@ from eyecandies_tree import fingerprint
 from PIL import Image
 
 from musc_jax.data import Camera, DataError, FolderLayout, open_dataset
-from musc_jax.data.point_files import back_project, depth_picture, project
+from musc_jax.data.formats.points import back_project, depth_picture, project
 
 try:
     import open3d

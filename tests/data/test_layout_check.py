@@ -8,8 +8,8 @@ from dataset_trees import TREES
 from published_trees import header, write_published
 
 from musc_jax.data import DATASETS, DataError
-from musc_jax.data.catalogue import CATALOGUE
-from musc_jax.data.layout_check import check_layout
+from musc_jax.data.published.catalogue import CATALOGUE
+from musc_jax.data.published.layout_check import check_layout
 from musc_jax.data.registry import find_samples
 from musc_jax.data.trees import Request
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from musc_jax.data.loading import map_ahead
+from musc_jax.storage.prefetch import map_ahead
 
 
 def threads():

@@ -23,7 +23,8 @@ from dataset_trees import (
 from eyecandies_tree import fingerprint
 from PIL import Image
 
-from musc_jax.data import DATASETS, DataError, open_dataset, plane_cleaning
+from musc_jax.data import DATASETS, DataError, open_dataset
+from musc_jax.data.cleaning import mvtec3d as plane_cleaning
 
 try:
     import open3d  # noqa: F401

@@ -8,9 +8,11 @@ import yaml
 from eyecandies_tree import fingerprint
 from PIL import Image
 
-from musc_jax.data import DataError, cleaning, open_dataset, synthetic
-from musc_jax.data.synthetic_candies import DEFECT_KINDS
-from musc_jax.data.synthetic_samples import CATEGORIES, render
+from musc_jax.data import DataError, open_dataset
+from musc_jax.data.cleaning import eyecandies as candy_cleaning
+from musc_jax.data.datasets import synthetic
+from musc_jax.data.synthetic.candies import DEFECT_KINDS
+from musc_jax.data.synthetic.samples import CATEGORIES, render
 
 write_for_real = synthetic.write
 
@@ -123,7 +125,7 @@ def test_half_is_defective_whatever_the_limit():
 
 def twin(picture, monkeypatch, category, index, size):
     """The same sample without its defect's effect."""
-    monkeypatch.setattr("musc_jax.data.synthetic_samples.apply_defect", lambda solid, defect, rng: solid)
+    monkeypatch.setattr("musc_jax.data.synthetic.samples.apply_defect", lambda solid, defect, rng: solid)
     good = render(category, index, size=size)
     monkeypatch.undo()
     return good
@@ -167,10 +169,10 @@ def test_the_reader_finds_the_candy_alone(written, tmp_path):
 def test_plane_and_rails_are_there_to_be_removed(written):
     picture = render(CATEGORIES[0], 0, size=128)
     low, high = picture.depth_range
-    points = cleaning.back_project(picture.depth / 65535 * (high - low) + low, picture.pose)
-    above = cleaning.above_plane(points[..., 1], np.ones((128, 128), bool))
+    points = candy_cleaning.back_project(picture.depth / 65535 * (high - low) + low, picture.pose)
+    above = candy_cleaning.above_plane(points[..., 1], np.ones((128, 128), bool))
     assert 0.4 < 1 - above.mean() < 0.95
-    labels, _ = cleaning.cluster(points[above])
+    labels, _ = candy_cleaning.cluster(points[above])
     assert labels.max() >= 2  # the candy and two rails
 
 

@@ -11,7 +11,8 @@ import pytest
 from dataset_trees import raw_scan
 from eyecandies_tree import write_category
 
-from musc_jax.data import open_dataset, plane_cleaning
+from musc_jax.data import open_dataset
+from musc_jax.data.cleaning import mvtec3d as plane_cleaning
 
 try:
     import open3d  # noqa: F401

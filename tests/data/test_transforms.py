@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from musc_jax.data.transforms import mask_label, resize_image, resize_mask, resize_points
+from musc_jax.data.formats.resizing import mask_label, resize_image, resize_mask, resize_points
 
 
 @pytest.mark.parametrize("shape", [(48, 48), (37, 53), (10, 9)])

@@ -11,13 +11,15 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import Float
 
-from musc_jax.data import cache, cleaning, files
-from musc_jax.data.cleaning import Cleaned
+from musc_jax.data.cleaning import eyecandies as candy_cleaning
+from musc_jax.data.cleaning.eyecandies import Cleaned
 from musc_jax.data.dataset import Checked, Entry
-from musc_jax.data.files import Content, FileFault
-from musc_jax.data.image_files import mask_remark
+from musc_jax.data.formats import files
+from musc_jax.data.formats.files import Content, FileFault
+from musc_jax.data.formats.pictures import mask_remark
+from musc_jax.data.formats.resizing import mask_label, resize_image, resize_mask, resize_points
 from musc_jax.data.sample import DataError, Sample
-from musc_jax.data.transforms import mask_label, resize_image, resize_mask, resize_points
+from musc_jax.storage import atomic
 
 ITEMS = ("image_0.png", "mask.png", "xyz.tiff", "depth.png", "info_depth.yaml", "pose.txt")
 """What is read of a sample, beside the optional metadata.yaml."""
@@ -135,17 +137,17 @@ class Scan:
         path = self._stored(key)
         cleaned = _from_store(path, key)
         if cleaned is None:
-            cleaned = cleaning.clean_scan(
+            cleaned = candy_cleaning.clean_scan(
                 files.decode_depth(contents["depth.png"]),
                 files.decode_depth_range(contents["info_depth.yaml"]),
                 files.decode_pose(contents["pose.txt"]),
                 files.decode_image(contents["image_0.png"]),
-                keep_plane=self.category in cleaning.KEEP_PLANE_CATEGORIES,
+                keep_plane=self.category in candy_cleaning.KEEP_PLANE_CATEGORIES,
             )
             if not (cleaned.points != 0).all(axis=-1).any():
                 raise FileFault(self._path("depth.png"), "has no points left after cleaning")
             try:
-                cache.write_arrays(
+                atomic.write_arrays(
                     path,
                     key,
                     {"points": cleaned.points, "clustered": np.array([cleaned.clustered])},
@@ -188,14 +190,14 @@ class Scan:
 
     def _key(self, seen: Mapping[str, _Seen] | Mapping[str, Content]) -> str:
         """Digest over all that decides the cleaned scan."""
-        keep_plane = self.category in cleaning.KEEP_PLANE_CATEGORIES
+        keep_plane = self.category in candy_cleaning.KEEP_PLANE_CATEGORIES
         inputs = [seen[item].digest for item in ("image_0.png", *_RAW)]
-        return _sha256(["eyecandies_xyz", cleaning.VERSION, keep_plane, inputs])
+        return _sha256(["eyecandies_xyz", candy_cleaning.VERSION, keep_plane, inputs])
 
     def _digest(self, seen: Mapping[str, _Seen]) -> str:
         """Digest over all that decides the sample."""
-        keep_plane = self.category in cleaning.KEEP_PLANE_CATEGORIES
-        return _sha256([cleaning.VERSION, keep_plane, sorted((item, seen[item].digest) for item in seen)])
+        keep_plane = self.category in candy_cleaning.KEEP_PLANE_CATEGORIES
+        return _sha256([candy_cleaning.VERSION, keep_plane, sorted((item, seen[item].digest) for item in seen)])
 
     def _stored(self, key: str) -> Path:
         return self.store / f"{key}.xyz"
@@ -210,7 +212,7 @@ def _raw_decoders(size: tuple[int, int] | None) -> dict[str, Callable[[Content],
 
 
 def _from_store(path: Path, key: str) -> Cleaned | None:
-    arrays = cache.read_arrays(path, key)
+    arrays = atomic.read_arrays(path, key)
     if arrays is None:
         return None
     return Cleaned(arrays["points"], bool(arrays["clustered"].all()))

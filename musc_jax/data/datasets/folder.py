@@ -18,15 +18,17 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from musc_jax.data import files, image_files, point_files
 from musc_jax.data.dataset import Candidate, Checked, Entry
-from musc_jax.data.files import FileFault
 from musc_jax.data.folder_layout import FolderLayout
-from musc_jax.data.image_files import decode_any_mask, decode_picture, mask_remark
+from musc_jax.data.formats import files
+from musc_jax.data.formats import pictures as image_files
+from musc_jax.data.formats import points as point_files
+from musc_jax.data.formats.files import FileFault
+from musc_jax.data.formats.pictures import decode_any_mask, decode_picture, mask_remark
+from musc_jax.data.formats.points import decode_points, depth_picture, project
+from musc_jax.data.formats.resizing import mask_label, resize_image, resize_mask, resize_points
 from musc_jax.data.image_sample import Seen, again
-from musc_jax.data.point_files import decode_points, depth_picture, project
 from musc_jax.data.sample import DataError, Sample
-from musc_jax.data.transforms import mask_label, resize_image, resize_mask, resize_points
 from musc_jax.data.trees import Found, Request, add_candidates, is_folder, natural, subfolders
 
 # Of the points that lie behind others more than this share is worth a remark.

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from musc_jax.data.synthetic_scene import Flat, Points, Solid
+from musc_jax.data.synthetic.scene import Flat, Points, Solid
 
 DEFECT_KINDS = ("bumps", "dents", "colors", "normals")
 """As in Eyecandies, whose masks bear these names."""

@@ -3,8 +3,8 @@
 Who meets a visitor computes both directions of each pair and sends the visitor's scores home. Every unordered pair of
 samples is multiplied once over all devices.
 
-    from musc_jax.half_ring import sharded_mutual_scores
-    from musc_jax.sharding import make_mesh
+    from musc_jax.execution.sharded import sharded_mutual_scores
+    from musc_jax.execution.devices import make_mesh
 
     mesh = make_mesh()
     scores = jax.jit(lambda z: sharded_mutual_scores(z, mesh))(features)
@@ -22,9 +22,9 @@ from jaxtyping import Float, Int
 
 from musc_jax._arrays import Array, as_float, as_index, expect_shape, expect_variant, safe_sqrt, same_dtype
 from musc_jax.crossmodal import average_both
+from musc_jax.execution.devices import AXIS, BY_SAMPLE, EVERYWHERE, on_every_device, padded_count
 from musc_jax.interval import interval_count, mean_of_lowest
 from musc_jax.mutual import _expect_precision, _two_way_minima, panel_scores
-from musc_jax.sharding import AXIS, BY_SAMPLE, EVERYWHERE, on_every_device, padded_count
 from musc_jax.subsets import draw_references
 
 
@@ -173,7 +173,7 @@ def _filled(x: jax.Array, mesh: Mesh) -> jax.Array:
 
 def _real_count(features: Array, count: int | None, mesh: Mesh) -> int:
     if mesh.axis_names != (AXIS,):
-        raise ValueError(f"mesh: expected one of musc_jax.sharding.make_mesh, received axes {mesh.axis_names}")
+        raise ValueError(f"mesh: expected one of musc_jax.execution.devices.make_mesh, received axes {mesh.axis_names}")
     if 0 in features.shape[1:]:
         raise ValueError(f"features: expected at least one token and channel, received shape {features.shape}")
     rows = features.shape[0]
@@ -204,7 +204,7 @@ def sharded_mutual_scores(
 
     Args:
         features: Aggregated tokens of N >= 2 samples: any array that all processes have, or one of `to_global`.
-        mesh: Of `musc_jax.sharding.make_mesh`.
+        mesh: Of `musc_jax.execution.devices.make_mesh`.
         interval: Share of the lowest scores that is averaged.
         precision: See `mutual_scores`.
         references: See `mutual_scores`.
@@ -254,7 +254,7 @@ def sharded_multimodal_scores(
         features_2d: Aggregated image tokens of N >= 2 samples, as in `sharded_mutual_scores`.
         features_3d: Aggregated group tokens of the same samples.
         patch_of_group: The image patch each group belongs to.
-        mesh: Of `musc_jax.sharding.make_mesh`.
+        mesh: Of `musc_jax.execution.devices.make_mesh`.
         interval: Share of the lowest scores that is averaged.
         variant: "released" or "paper", see `cross_modal_enhancement`.
         enhancement: False leaves the modalities apart.

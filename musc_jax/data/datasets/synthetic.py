@@ -17,14 +17,14 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from musc_jax.data import cache
 from musc_jax.data.dataset import Progress
-from musc_jax.data.eyecandies import find_eyecandies
-from musc_jax.data.loading import map_ahead
+from musc_jax.data.datasets.eyecandies import find_eyecandies
 from musc_jax.data.sample import DataError
-from musc_jax.data.synthetic_candies import DEFECT_KINDS
-from musc_jax.data.synthetic_samples import CATEGORIES, VERSION, Picture, render
+from musc_jax.data.synthetic.candies import DEFECT_KINDS
+from musc_jax.data.synthetic.samples import CATEGORIES, VERSION, Picture, render
 from musc_jax.data.trees import Found, Request
+from musc_jax.storage import atomic
+from musc_jax.storage.prefetch import map_ahead
 
 SAMPLES = 20
 """Samples a category has."""
@@ -42,7 +42,7 @@ def find_synthetic(request: Request) -> Found:
     """
     folder = Path(request.cache_dir, "synthetic", f"v{VERSION}-seed{request.seed}")
     try:
-        cache.sweep(folder.parent)
+        atomic.sweep(folder.parent)
         if not _is_whole(folder):
             _publish(folder, seed=request.seed, workers=request.workers, progress=request.progress)
     except OSError as error:
@@ -107,7 +107,7 @@ def write(
 
 def _publish(folder: Path, *, seed: int, workers: int, progress: Progress | None) -> None:
     """Write the set under a temporary name and give it its own once it is whole."""
-    with cache.temporary(folder) as part:
+    with atomic.temporary(folder) as part:
         write(part, seed=seed, workers=workers, progress=progress)
         for _ in range(3):
             try:
@@ -117,7 +117,7 @@ def _publish(folder: Path, *, seed: int, workers: int, progress: Progress | None
                 # Somebody was faster, or what lies there is damaged and makes way.
                 if _is_whole(folder):
                     return
-            with cache.temporary(folder) as damaged, contextlib.suppress(FileNotFoundError):
+            with atomic.temporary(folder) as damaged, contextlib.suppress(FileNotFoundError):
                 folder.rename(damaged)
         part.rename(folder)
 

@@ -13,9 +13,9 @@ import csv
 import io
 from pathlib import Path, PurePosixPath
 
-from musc_jax.data import files
 from musc_jax.data.dataset import Candidate
-from musc_jax.data.files import FileFault
+from musc_jax.data.formats import files
+from musc_jax.data.formats.files import FileFault
 from musc_jax.data.image_sample import Picture
 from musc_jax.data.sample import DataError
 from musc_jax.data.trees import Found, Request, add_candidates, is_folder, natural, root_of

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Float64, Int
 
-from musc_jax.data.cleaning import FOCAL_LENGTH
+from musc_jax.data.cleaning.eyecandies import FOCAL_LENGTH
 
 Flat = Float32[np.ndarray, " n"]
 Points = Float32[np.ndarray, "n 3"]

@@ -16,12 +16,12 @@ from jaxtyping import Float, Int
 
 from musc_jax._arrays import Array
 from musc_jax.crossmodal import average_both
-from musc_jax.data.loading import map_ahead
-from musc_jax.feature_store import StoredArray
+from musc_jax.execution.feature_store import StoredArray
+from musc_jax.execution.memory import Plan
+from musc_jax.execution.programs import Programs
 from musc_jax.interval import interval_count, mean_of_lowest
-from musc_jax.memory import Plan
 from musc_jax.mutual import block_scores, panel_scores
-from musc_jax.programs import Programs
+from musc_jax.storage.prefetch import map_ahead
 from musc_jax.subsets import draw_references
 
 Stage = Array | StoredArray

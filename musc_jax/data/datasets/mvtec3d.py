@@ -2,7 +2,7 @@
 
     DIR/<category>/test/<good or a defect>/{rgb,xyz,gt}/<stem>.{png,tiff,png}
 
-or below mvtec_3d_anomaly_detection. Raw scans are cleaned first (`musc_jax.data.plane_cleaning`), pictures with them,
+or below mvtec_3d_anomaly_detection. Raw scans are cleaned first (`musc_jax.data.cleaning.mvtec3d`), pictures with them,
 as in every published result; scans that another program has cleaned in place are recognised and used as they are. `gt`
 of good samples is not read. Nothing is written into the dataset's folder; what cleaning found goes to the cache
 directory. Home: https://www.mvtec.com/company/research/datasets/mvtec-3d-ad.
@@ -17,14 +17,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from musc_jax.data import cache, files, plane_cleaning
+from musc_jax.data.cleaning import mvtec3d as plane_cleaning
+from musc_jax.data.cleaning.mvtec3d import CleanedScan, pad_to_square, square_side
 from musc_jax.data.dataset import Candidate, Checked, Entry
-from musc_jax.data.files import FileFault
-from musc_jax.data.image_files import decode_any_mask, decode_picture, mask_remark
+from musc_jax.data.formats import files
+from musc_jax.data.formats.files import FileFault
+from musc_jax.data.formats.pictures import decode_any_mask, decode_picture, mask_remark
+from musc_jax.data.formats.resizing import resize_image, resize_mask, resize_points
 from musc_jax.data.image_sample import Seen, again
-from musc_jax.data.plane_cleaning import CleanedScan, pad_to_square, square_side
 from musc_jax.data.sample import DataError, Sample
-from musc_jax.data.transforms import resize_image, resize_mask, resize_points
 from musc_jax.data.trees import (
     Found,
     Request,
@@ -36,6 +37,7 @@ from musc_jax.data.trees import (
     root_of,
     subfolders,
 )
+from musc_jax.storage import atomic
 
 _LAYOUT = "<category>/test/<good or a defect>/{rgb,xyz,gt}/000.{png,tiff,png}"
 _HOME = "https://www.mvtec.com/company/research/datasets/mvtec-3d-ad"
@@ -199,7 +201,7 @@ class Scan3d:
         key = hashlib.sha256(json.dumps(["mvtec3d_masks", plane_cleaning.VERSION, digest]).encode()).hexdigest()
         path = self.store / f"{key}.masks"
         shape = scan.shape[:2]
-        stored = cache.read_arrays(path, key)
+        stored = atomic.read_arrays(path, key)
         if stored is not None:
             points, colors = (
                 np.unpackbits(stored[name], count=shape[0] * shape[1]).astype(bool).reshape(shape)
@@ -212,7 +214,7 @@ class Scan3d:
             raise FileFault(self.scan, "has no points left after cleaning")
         arrays = {"points": np.packbits(cleaned.points), "colors": np.packbits(cleaned.colors)}
         try:
-            cache.write_arrays(path, key, arrays | {"clustered": np.array([cleaned.clustered])})
+            atomic.write_arrays(path, key, arrays | {"clustered": np.array([cleaned.clustered])})
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise FileFault(path, f"cannot be written ({reason})", "make room or choose another cache_dir") from None

@@ -13,11 +13,11 @@ from jaxtyping import Bool, Float, Int
 from musc_jax._arrays import Array, join_stages
 from musc_jax.aggregation import snamd_points
 from musc_jax.config import Config
-from musc_jax.feature_store import FeatureStore, StoredArray, StoreWriter
+from musc_jax.execution.devices import everywhere, over_devices
+from musc_jax.execution.feature_store import FeatureStore, StoredArray, StoreWriter
+from musc_jax.execution.programs import Programs
 from musc_jax.grouping import iterative_point_grouping
-from musc_jax.programs import Programs
 from musc_jax.sampling import farthest_point_sampling
-from musc_jax.sharding import everywhere, over_devices
 
 
 class PointFeatures(NamedTuple):

@@ -15,8 +15,8 @@ import tifffile
 from jaxtyping import Float32, Float64, UInt8
 from PIL import Image
 
-from musc_jax.data.files import DECODE_ERRORS, MAX_PIXELS, Content, FileFault, brief
 from musc_jax.data.folder_layout import Camera
+from musc_jax.data.formats.files import DECODE_ERRORS, MAX_PIXELS, Content, FileFault, brief
 
 EXTENSIONS = frozenset({".tif", ".tiff", ".png", ".npy", ".ply", ".pcd"})
 """What counts as point data, in lower case."""

@@ -25,9 +25,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, Protocol, runtime_checkable
 
-from musc_jax.data import cache
-from musc_jax.data.archive_names import Clashes, Member, Refused, checked_name, shown_name
 from musc_jax.data.dataset import Progress
+from musc_jax.storage import atomic
+from musc_jax.storage.archive_names import Clashes, Member, Refused, checked_name, shown_name
 
 MOST_RATIO = 200
 """How many times its size an archive may unpack to."""
@@ -157,8 +157,8 @@ def extract(
         beside = target / "unpacked" if target.is_dir() else target
         if target.exists() and not target.is_dir():
             raise ArchiveError(f"{target}: is a file, not a folder; choose another folder")
-        with cache.temporary(beside) as folder:
-            cache.sweep(folder.parent)
+        with atomic.temporary(beside) as folder:
+            atomic.sweep(folder.parent)
             _require_room(folder.parent, inventory)
             folder.mkdir()
             with archive.open("rb") as file:

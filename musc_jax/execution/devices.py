@@ -3,7 +3,7 @@
 The samples lie along one mesh axis in contiguous shares, filled up so that every device has equally many. With several
 processes (hosts) every process calls the same functions with global arrays: `samples_of_process` says which samples it
 extracts, `to_global` makes one array of what all have, `gather_rows` gives all of them what each has. How they score
-each other is in `half_ring`.
+each other is in `sharded`.
 """
 
 import pickle

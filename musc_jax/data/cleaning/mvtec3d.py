@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
-from musc_jax.data.cleaning import CLUSTERING
-from musc_jax.data.files import brief
+from musc_jax.data.cleaning.eyecandies import CLUSTERING
+from musc_jax.data.formats.files import brief
 from musc_jax.data.sample import DataError
 
 VERSION = 2

@@ -1,7 +1,7 @@
 """Comparing a dataset on disk with what was published: categories, counts, and every sample's files.
 
 Samples are found by the dataset's own reader, so this sees what a run would see. Files are looked for, not decoded:
-`musc_jax.data.preparation` does that, and takes longer.
+`musc_jax.data.published.preparation` does that, and takes longer.
 """
 
 import re
@@ -14,12 +14,12 @@ from types import MethodType
 
 from PIL import Image
 
-from musc_jax.data.catalogue import CATALOGUE, Expected, Source
-from musc_jax.data.eyecandies_scan import Scan
-from musc_jax.data.files import DECODE_ERRORS
-from musc_jax.data.image_files import EXTENSIONS
+from musc_jax.data.datasets.eyecandies_scan import Scan
+from musc_jax.data.datasets.mvtec3d import Scan3d
+from musc_jax.data.formats.files import DECODE_ERRORS
+from musc_jax.data.formats.pictures import EXTENSIONS
 from musc_jax.data.image_sample import Picture
-from musc_jax.data.mvtec3d import Scan3d
+from musc_jax.data.published.catalogue import CATALOGUE, Expected, Source
 from musc_jax.data.registry import DATASETS, find_samples
 from musc_jax.data.sample import DataError
 from musc_jax.data.trees import Found, Request, entries, is_folder

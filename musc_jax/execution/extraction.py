@@ -13,11 +13,11 @@ from jaxtyping import Int
 from musc_jax.config import Config
 from musc_jax.crossmodal import patch_index
 from musc_jax.data.sample import Sample
-from musc_jax.feature_store import FeatureStore
-from musc_jax.image_features import ImageExtractor, ImageFeatures
-from musc_jax.point_features import PointExtractor, PointFeatures
-from musc_jax.programs import Programs
-from musc_jax.sharding import gather_rows, local_mesh, samples_of_process, to_global
+from musc_jax.execution.devices import gather_rows, local_mesh, samples_of_process, to_global
+from musc_jax.execution.feature_store import FeatureStore
+from musc_jax.execution.image_extraction import ImageExtractor, ImageFeatures
+from musc_jax.execution.point_extraction import PointExtractor, PointFeatures
+from musc_jax.execution.programs import Programs
 
 # Called with a stage's name, how many samples are done, and how many there are (None: not known).
 Progress = Callable[[str, int, int | None], None]

@@ -12,14 +12,14 @@ from jaxtyping import Float, Int
 from musc_jax._arrays import Array
 from musc_jax.config import Config
 from musc_jax.crossmodal import multimodal_scores
-from musc_jax.feature_store import StoredArray
-from musc_jax.features import Features, Progress, Spread, patches_of_groups
-from musc_jax.half_ring import sharded_multimodal_scores, sharded_mutual_scores
-from musc_jax.memory import Plan, Tokens, plan_memory
+from musc_jax.execution.devices import everywhere, on_every_device
+from musc_jax.execution.extraction import Features, Progress, Spread, patches_of_groups
+from musc_jax.execution.feature_store import StoredArray
+from musc_jax.execution.memory import Plan, Tokens, plan_memory
+from musc_jax.execution.programs import Programs
+from musc_jax.execution.sharded import sharded_multimodal_scores, sharded_mutual_scores
+from musc_jax.execution.streamed import Stage, stream_scores
 from musc_jax.mutual import mutual_scores
-from musc_jax.programs import Programs
-from musc_jax.sharding import everywhere, on_every_device
-from musc_jax.streaming import Stage, stream_scores
 
 
 class PatchScores(NamedTuple):

@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Bool, Float64, UInt8, UInt16
 from scipy.ndimage import distance_transform_edt
 
-from musc_jax.data.cleaning import FOCAL_LENGTH
-from musc_jax.data.synthetic_candies import (
+from musc_jax.data.cleaning.eyecandies import FOCAL_LENGTH
+from musc_jax.data.synthetic.candies import (
     CANDIES,
     DEFECT_KINDS,
     Defect,
@@ -16,7 +16,7 @@ from musc_jax.data.synthetic_candies import (
     make_candy,
     pick_tint,
 )
-from musc_jax.data.synthetic_scene import (
+from musc_jax.data.synthetic.scene import (
     CAMERA_DISTANCE,
     NATIVE_SIZE,
     Hit,

@@ -5,7 +5,7 @@
 or one level deeper, DIR/Eyecandies/<Category>/... A sample is an index (of any number of digits)
 with an `image_0.png`. It needs `mask.png`, and for points either `xyz.tiff` (metres, organised,
 (0, 0, 0) = no point; taken as it is) or `depth.png`, `info_depth.yaml` and `pose.txt`, from which
-the points are made and cleaned (`musc_jax.data.cleaning`). Everything else is optional.
+the points are made and cleaned (`musc_jax.data.cleaning.eyecandies`). Everything else is optional.
 
 The dataset's home is https://eyecan-ai.github.io/eyecandies. Nothing is ever written into its
 folder: cleaned scans go to the cache directory.
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from musc_jax.data.dataset import Candidate
-from musc_jax.data.eyecandies_scan import ITEMS, Scan
+from musc_jax.data.datasets.eyecandies_scan import ITEMS, Scan
 from musc_jax.data.sample import DataError
 from musc_jax.data.trees import Found, Request, is_folder, report_closed, require_writable
 

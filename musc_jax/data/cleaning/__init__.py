@@ -1,0 +1,1 @@
+"""Raw scans to the points of the object."""

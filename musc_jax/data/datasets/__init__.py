@@ -1,0 +1,1 @@
+"""Readers of datasets, a module each."""

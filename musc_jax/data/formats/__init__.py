@@ -1,0 +1,1 @@
+"""File formats: pictures, masks and point data to arrays."""
