@@ -38,7 +38,7 @@ from launch.summary import summarise, versions
 from musc_jax import metrics as measure
 from musc_jax import pipeline, report
 from musc_jax.config import Config, ConfigError
-from musc_jax.data import DataError, Dataset, Sample, open_dataset
+from musc_jax.data import DataError, Dataset, Sample, SampleError, open_dataset
 from musc_jax.execution.devices import gather_list
 from musc_jax.execution.extraction import Features, extract
 from musc_jax.execution.feature_store import FeatureStore
@@ -280,13 +280,8 @@ def _run_category(
             )
             seen = gather_list(seen)
             results, values = _score_seeds(features, seen, config, division, plan, programs, bar, category)
-    except ValueError as error:
-        if isinstance(error, _BAD_INPUT):
-            raise
-        # What a sample does not fulfil, with its name; anything else is a defect of ours and keeps its traceback.
-        if str(error).startswith("sample "):
-            raise DataError(f"{category}: {error} (--limit, --skip_bad and --group_size are the ways out)") from None
-        raise
+    except SampleError as error:
+        raise DataError(f"{category}: {error} (--limit, --skip_bad and --group_size are the ways out)") from None
     return _Scored(results, values, dict(programs.seconds))
 
 

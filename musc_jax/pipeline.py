@@ -199,8 +199,10 @@ def score(
 
     Raises:
         ConfigError: Options that contradict each other or a missing backbone.
-        ValueError: Fewer than 2 samples, or one that does not fit; names the sample. `BudgetError`: too little memory.
-            With several processes: samples that cannot be counted, or fewer than there are shares.
+        SampleError: A sample that does not fit.
+        BudgetError: Too little memory.
+        ValueError: Fewer than 2 samples. With several processes: samples that cannot be counted, or fewer than there
+            are shares.
     """
     config = config.resolved()
     programs = programs or Programs()

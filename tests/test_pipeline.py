@@ -1,6 +1,7 @@
 """The pipeline as a library call, on samples made in memory."""
 
 import dataclasses
+import pickle
 
 import chex
 import numpy as np
@@ -10,6 +11,7 @@ from scenes import GROUPS, make_backbones, make_samples
 import musc_jax
 from musc_jax import Config, pipeline
 from musc_jax.config import AggregationConfig, ConfigError
+from musc_jax.data import SampleError
 from musc_jax.execution.extraction import extract
 from musc_jax.execution.point_extraction import normalize_points
 from musc_jax.execution.programs import Programs
@@ -105,14 +107,31 @@ def test_what_does_not_fit_is_named(samples, backbones):
     config = Config(modality="rgb+points", image_size=32, grouping=GROUPS, **backbones)
     with pytest.raises(ValueError, match="N = 1"):
         pipeline.score(samples[:1], config)
-    with pytest.raises(ValueError, match="sample 000: expected an image of 40"):
-        pipeline.score(samples, Config(modality="rgb", image_size=40, **backbones))
     with pytest.raises(ConfigError, match="image_backbone"):
         pipeline.score(samples, Config(modality="rgb"))
     with pytest.raises(ConfigError, match="expected 3 image blocks"):
         pipeline.score(samples, Config(image_size=32, blocks=(1,), grouping=GROUPS, **backbones))
     with pytest.raises(ConfigError, match="degrees"):
         Config(aggregation=AggregationConfig(degrees=()))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"image": np.zeros((40, 40, 3), np.uint8)}, r"expected an image of 32 x 32, received \(40, 40, 3\)"),
+        ({"points": None}, r"expected points \(32, 32, 3\), received None"),
+        ({"points": np.zeros((32, 32, 3), np.float32)}, "0 points are fewer than the 16 of one group"),
+    ],
+)
+def test_a_sample_that_does_not_fit_is_refused_by_its_name(samples, backbones, change, problem):
+    spoiled = [*samples[:1], dataclasses.replace(samples[1], **change)]
+    config = Config(modality="rgb+points", image_size=32, grouping=GROUPS, **backbones)
+    with pytest.raises(SampleError, match=f"^sample 001: {problem}") as refused:
+        pipeline.score(spoiled, config)
+    assert refused.value.name == "001"
+    sent = pickle.loads(pickle.dumps(refused.value))  # as one process sends it to another
+    assert (type(sent), sent.name, str(sent)) == (SampleError, "001", str(refused.value))
 
 
 def test_validity_is_decided_before_centring():

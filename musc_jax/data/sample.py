@@ -1,4 +1,4 @@
-"""One sample as the rest of the library sees it, and the error that every reader raises."""
+"""One sample as the rest of the library sees it, and the errors of those that cannot be read or scored."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,22 @@ from jaxtyping import Bool, Float32, UInt8
 
 class DataError(ValueError):
     """Bad input data; its text is a complete report, every line naming a file and the way out."""
+
+
+class SampleError(ValueError):
+    """A sample that was read but cannot be scored.
+
+    Attributes:
+        name: The sample's.
+        problem: What is wrong with it, and the way out.
+    """
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(name, problem)  # both are arguments, so that pickling finds them again
+        self.name, self.problem = name, problem
+
+    def __str__(self) -> str:
+        return f"sample {self.name}: {self.problem}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from jaxtyping import Int
 
 from musc_jax.config import Config
 from musc_jax.crossmodal import patch_index
-from musc_jax.data.sample import Sample
+from musc_jax.data.sample import Sample, SampleError
 from musc_jax.execution.devices import gather_rows, local_mesh, samples_of_process, to_global
 from musc_jax.execution.feature_store import FeatureStore
 from musc_jax.execution.image_extraction import ImageExtractor, ImageFeatures
@@ -103,8 +103,8 @@ def extract(
         The features, and the samples as read, without their point maps (the features hold those normalised).
 
     Raises:
-        ValueError: A sample's size or modality is not what the config says, or a cloud has fewer points than a group;
-            names the sample.
+        SampleError: A sample's size or modality is not what the config says, or a cloud has fewer points than a group.
+        ValueError: Fewer than 2 samples.
     """
     own_devices = local_mesh(mesh)
     image = ImageExtractor(config, programs, store, own_devices) if config.uses_images else None
@@ -117,15 +117,13 @@ def extract(
         if sample is None:
             break
         if sample.image.shape != (size, size, 3):
-            raise ValueError(
-                f"sample {sample.name}: expected an image of {size} x {size}, received {sample.image.shape}"
-            )
+            raise SampleError(sample.name, f"expected an image of {size} x {size}, received {sample.image.shape}")
         if image:
             image.add(sample.image)
         if points:
             if sample.points is None or sample.points.shape != (size, size, 3):
                 received = None if sample.points is None else sample.points.shape
-                raise ValueError(f"sample {sample.name}: expected points ({size}, {size}, 3), received {received}")
+                raise SampleError(sample.name, f"expected points ({size}, {size}, 3), received {received}")
             points.add(sample.name, sample.points)
         seen.append(dataclasses.replace(sample, points=None))
         if progress:

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from musc_jax._arrays import Array, join_stages
 from musc_jax.aggregation import snamd_points
 from musc_jax.config import Config
+from musc_jax.data.sample import SampleError
 from musc_jax.execution.devices import everywhere, over_devices
 from musc_jax.execution.feature_store import FeatureStore, StoredArray, StoreWriter
 from musc_jax.execution.programs import Programs
@@ -141,14 +142,19 @@ class PointExtractor:
         self._clouds: list[tuple] = []
 
     def add(self, name: str, point_map: Float[np.ndarray, "S S 3"]) -> None:
-        """Takes the next cloud; ValueError names a sample with fewer points than a group."""
+        """Takes the next cloud.
+
+        Raises:
+            SampleError: It has fewer points than a group.
+        """
         group_size = self._config.grouping.group_size
         with self._programs.timed("point grouping"):
             points, valid = normalize_points(point_map)
         if valid.sum() < group_size:
-            raise ValueError(
-                f"sample {name}: {valid.sum()} points are fewer than the {group_size} of one group; "
-                f"leave the sample out or pass a smaller group_size"
+            raise SampleError(
+                name,
+                f"{valid.sum()} points are fewer than the {group_size} of one group; "
+                "leave the sample out or pass a smaller group_size",
             )
         self._waiting.append((points, valid))
         if self._mesh is None or len(self._waiting) == self._mesh.size:

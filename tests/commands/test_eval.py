@@ -20,6 +20,7 @@ from PIL import Image
 
 import weights
 from launch import eval as command
+from musc_jax.data import SampleError
 from musc_jax.execution.extraction import extract
 from musc_jax.execution.programs import Programs
 
@@ -353,6 +354,23 @@ def test_bad_input_is_one_line_and_exit_code_2(run, arguments, message):
     assert len(errors) == 1
     assert "Traceback" not in err
     assert not (folder / "metrics.json").exists()
+
+
+def test_what_a_sample_lacks_is_a_line_and_a_defect_is_none(run, monkeypatch):
+    """Told apart by its type, whatever the text says."""
+
+    def fail(error):
+        def raise_it(*_, **__):
+            raise error
+
+        monkeypatch.setattr(command, "extract", raise_it)
+        return run("--modality=rgb", "--categories=Apple")
+
+    code, _, err, _ = fail(SampleError("03", "has no points"))
+    assert code == 2
+    assert "error: Apple: sample 03: has no points (" in err
+    with pytest.raises(ValueError, match="sample 03 of our own making"):
+        fail(ValueError("sample 03 of our own making"))
 
 
 def test_one_sample_is_refused(run, tmp_path):
