@@ -1,17 +1,28 @@
 """In what the settings of two runs differ, or those of a run and of published results; from what run.json holds."""
 
 from collections.abc import Mapping, Set
+from types import MappingProxyType
 from typing import Any
 
+from musc_jax.config import Config
 from musc_jax.report.comparison import Setting
 from musc_jax.report.published_metrics import Published
 
-# What these flags lead to stands in the config, or is where things are and not what is computed.
-_ELSEWHERE = frozenset({
-    "dataset", "data_dir", "categories", "modality", "backbone", "weights_rgb", "weights_points", "weights_dir",
-    "variant", "point_norm", "image_size", "blocks", "degrees", "interval", "windows", "ablate",
-    "k_iter", "curvature_threshold", "num_groups", "group_size", "output_dir", "cache_dir", "save",
+# Flags of `launch.eval` that change numbers and are no fields of the config; each with its default.
+FLAGS: Mapping[str, Any] = MappingProxyType({
+    "limit": None, "activation": None, "dtype": "float32",
+    "subsets": 1, "batch_size": None, "normal_ratio": "1", "seeds": None,
+    "normal_dir": [], "abnormal_dir": [], "mask_dir": [], "depth_dir": None, "normal_depth_dir": [],
+    "abnormal_depth_dir": [], "extensions": None, "intrinsics": None, "depth_scale": 0.001,
 })  # fmt: skip
+# Those whose effect run.json says by itself: dataset, samples, skipped, and the backbones with their digests.
+RECORDED = frozenset({"dataset", "categories", "skip_bad", "backbone", "weights_rgb", "weights_points"})
+# Where things are, and how it is computed; the numbers are the same.
+WITHOUT_EFFECT = frozenset({
+    "data_dir", "weights_dir", "output_dir", "cache_dir", "save", "memory_gb", "coordinator", "num_processes",
+    "process_id",
+})  # fmt: skip
+_BACKBONES = ("image_backbone", "point_backbone")
 _ONLY_POINTS = ("grouping", "point_norm")
 # They decide which table is looked at, and are compared with that.
 _CHOSEN = ("variant", "modality", "image_size", "image_backbone", "point_backbone")
@@ -19,15 +30,26 @@ _CHOSEN = ("variant", "modality", "image_size", "image_backbone", "point_backbon
 _SEEDS = 10
 
 
+def config_defaults() -> dict[str, Any]:
+    """Every field of `Config` but the backbones by its dotted name, such as "scoring.interval", with its default."""
+    return {name: value for name, value in _flat(Config().as_dict()).items() if name not in _BACKBONES}
+
+
 def run_settings(run: Mapping[str, Any], reference: Mapping[str, Any]) -> tuple[Setting, ...]:
     """What may explain that two runs differ: dataset, config, weights, flags, samples, device, versions.
 
+    Each is named once: flags that lead to a field of the config are not looked at, nor those that change no number.
+
     Args:
-        run: What run.json holds.
-        reference: The same of the other run. What one of them lacks counts as None.
+        run: What run.json holds. A field of the config or a flag that it lacks, because another version wrote it, has
+            its default; anything else is None.
+        reference: The same of the other run.
     """
     common = _inner(run, "samples").keys() & _inner(reference, "samples").keys()
     ours, theirs = _explaining(run, common), _explaining(reference, common)
+    if ours["scoring.seed"] == theirs["scoring.seed"] and (_is_seeded(run) or _is_seeded(reference)):
+        for settings, record in ((ours, run), (theirs, reference)):
+            settings["flags.seed"] = _inner(record, "flags").get("seed", 0)
     return tuple(
         Setting(name, ours.get(name), theirs.get(name))
         for name in dict.fromkeys([*ours, *theirs])
@@ -52,9 +74,9 @@ def published_settings(run: Mapping[str, Any], usual: Mapping[str, Any], referen
     if config.get("image_size") not in reference.sizes:
         found.append(Setting("image_size", config.get("image_size"), " or ".join(map(str, reference.sizes))))
     expected = _flat({k: v for k, v in usual.items() if has_points or k not in _ONLY_POINTS})
-    actual = _flat(config)
+    actual = config_defaults() | _flat(config)
     found += [Setting(k, actual.get(k), v) for k, v in expected.items() if k not in _CHOSEN and actual.get(k) != v]
-    for kind, flag in (("image_backbone", "weights_rgb"), ("point_backbone", "weights_points")):
+    for kind, flag in zip(_BACKBONES, ("weights_rgb", "weights_points"), strict=True):
         backbone = _inner(config, kind)
         if backbone.get("random"):
             found.append(Setting(f"{kind}.weights", "random", "pretrained"))
@@ -104,19 +126,28 @@ def _flag_settings(config: Mapping[str, Any], flags: Mapping[str, Any]) -> list[
     return found
 
 
+def _is_seeded(run: Mapping[str, Any]) -> bool:
+    """Whether --seed decided about more than the draw of references: the samples, or random weights."""
+    random = any(_inner(_inner(run, "config"), kind).get("random") for kind in _BACKBONES)
+    return random or run.get("dataset") == "synthetic"
+
+
 def _explaining(run: Mapping[str, Any], categories: Set[str]) -> dict[str, Any]:
+    defaults = config_defaults()
     config = dict(_inner(run, "config"))
-    for kind in ("image_backbone", "point_backbone"):
+    for kind in _BACKBONES:
         # Where the same parameters were found changes nothing; the digest says whether they are the same.
         config[kind] = {k: v for k, v in _inner(config, kind).items() if k != "source"}
-    flags = {k: v for k, v in _inner(run, "flags").items() if k not in _ELSEWHERE}
+    in_config = {name.rsplit(".", 1)[-1] for name in defaults}
+    flags = {**FLAGS, **_inner(run, "flags")}
+    flags = {k: v for k, v in flags.items() if k not in in_config | RECORDED | WITHOUT_EFFECT}
     device = {k: v for k, v in _inner(run, "device").items() if k != "count"}
     skipped = _inner(run, "skipped")
     left_out = {k: len(v) for k, v in skipped.items() if k in categories and isinstance(v, list) and v}
     samples = {k: v for k, v in _inner(run, "samples").items() if k in categories}
     return {
         "dataset": run.get("dataset"),
-        **_flat(config),
+        **(defaults | _flat(config)),
         **_flat(flags, "flags."),
         **_flat(samples, "samples."),
         **_flat(left_out, "skipped."),

@@ -10,12 +10,14 @@ from absl import flags
 from absl.testing import flagsaver
 
 import weights
-from launch import compare
+from launch import compare, distributed
+from launch import flags as options
 from launch.output import ResultsFolder
 from musc_jax import Config
 from musc_jax import metrics as measure
-from musc_jax.config import RescoringConfig
+from musc_jax.config import RescoringConfig, ScoringConfig
 from musc_jax.models import Backbone
+from musc_jax.report import settings
 from musc_jax.report.published_metrics import published_categories, published_results
 from musc_jax.report.tables import METRIC_KEYS
 
@@ -254,6 +256,32 @@ def test_two_runs(call, tmp_path):
         assert (found["run"], found["reference"]) == (str(ours), {"run": str(theirs), "dataset": "btad"})
         row = next(line for line in out.splitlines() if line.startswith("01")).split()
         assert (row[1], row[7]) == ("+20.00", "+34.00")
+
+
+def test_what_differs_is_said_once(call, tmp_path):
+    """Flags that lead to the config stand beside it in run.json; those that change no number stand there, too."""
+    given = {"references": 20, "precision": "fast", "seed": 3, "memory_gb": 2.0, "save": ["maps"], "blocks": ["2"]}
+    scoring = ScoringConfig(references=20, precision="fast", seed=3)
+    changed = config_of(*CLIP, scoring=scoring, blocks=(2, 5))
+    ours = write(tmp_path / "a", "btad", {"01": ROW}, changed, given=given)
+    theirs = write(tmp_path / "b", "btad", {"01": ROW}, config_of(*CLIP), given=dict.fromkeys(given))
+    _, out, _, _ = call(theirs, ours)
+    assert [line for line in out.splitlines() if line.startswith("differs: ")] == [
+        "differs: blocks: 2,5, reference: 7,15,23",
+        "differs: scoring.precision: fast, reference: full",
+        "differs: scoring.references: 20, reference: none",
+        "differs: scoring.seed: 3, reference: 0",
+    ]
+
+
+def test_every_flag_of_eval_is_known_to_the_comparison():
+    """In one place only: a field of the config, or in one of the lists; a new flag has to be put somewhere."""
+    modules = flags.FLAGS.flags_by_module_dict()
+    default = {flag.name: flag.default for module in (options, distributed) for flag in modules[module.__name__]}
+    fields = {name.rsplit(".", 1)[-1] for name in settings.config_defaults()} & default.keys()
+    places = [*fields, *settings.FLAGS, *settings.RECORDED, *settings.WITHOUT_EFFECT]
+    assert sorted(places) == sorted(default)
+    assert {name: default[name] for name in settings.FLAGS} == settings.FLAGS
 
 
 def test_several_runs_are_compared_with_the_first(call, tmp_path):

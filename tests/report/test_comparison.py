@@ -1,11 +1,15 @@
 """Differences between runs and from published figures: values by hand, and every published setting."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
 from musc_jax import report
+from musc_jax.config import Config
+from musc_jax.models import Backbone
+from musc_jax.report import settings
 from musc_jax.report.published_metrics import published_categories
 from musc_jax.report.tables import METRIC_KEYS
 
@@ -386,7 +390,7 @@ def test_settings_of_two_runs():
     assert {s.name: (s.run, s.reference) for s in report.run_settings(ours, theirs)} == {
         "image_backbone.digest": ("a", "c"),
         "flags.limit": (3, None),
-        "flags.subsets": (None, 2),
+        "flags.subsets": (1, 2),
         "samples.01": (50, 51),
         "skipped.01": (1, None),
         "device.platform": ("cpu", "gpu"),
@@ -396,3 +400,81 @@ def test_settings_of_two_runs():
     assert report.run_settings(ours, ours) == ()
     assert report.run_settings({}, {}) == ()
     assert report.run_settings({"config": [], "flags": 3}, {}) == ()
+
+
+def config_record():
+    """A config as run.json holds it, with everything in it that a config can hold."""
+    backbone = Backbone(None, {}, name="n", source="s", digest="d", random=True, blocks=())
+    return json.loads(json.dumps(Config(image_backbone=backbone, point_backbone=backbone).as_dict()))
+
+
+def config_fields():
+    """The fields of `Config` by their dotted names, read off the dataclasses; of a backbone, what identifies it."""
+    for field in dataclasses.fields(Config):
+        if dataclasses.is_dataclass(field.type):
+            yield from (f"{field.name}.{inner.name}" for inner in dataclasses.fields(field.type))
+        elif field.name.endswith("_backbone"):
+            yield from (f"{field.name}.{key}" for key in config_record()[field.name] if key != "source")
+        else:
+            yield field.name
+
+
+def with_value(config, name, value):
+    *above, last = name.split(".")
+    inner = config
+    for key in above:
+        inner = inner[key]
+    assert last in inner, f"{name} is not in run.json"
+    inner[last] = value
+    return config
+
+
+@pytest.mark.parametrize("name", list(config_fields()))
+@pytest.mark.parametrize("dataset", ["mvtec3d", "synthetic"])
+def test_a_field_of_the_config_that_differs_is_named_once(name, dataset):
+    """Also where a flag of its name stands beside it in run.json, as does what changes no number."""
+    others = {*settings.RECORDED, *settings.WITHOUT_EFFECT}
+    others |= set() if "_backbone." in name else {name.rsplit(".", 1)[-1]}
+    runs = [
+        {"dataset": dataset, "config": with_value(config_record(), name, value), "flags": dict.fromkeys(others, value)}
+        for value in (1, 2)
+    ]
+    assert report.run_settings(*runs) == (report.Setting(name, 1, 2),)
+    # As said before, where only the flag is another one: what it led to is the same.
+    runs[1]["config"] = runs[0]["config"]
+    seeded = (report.Setting("flags.seed", 1, 2),) if name == "scoring.seed" else ()
+    assert report.run_settings(*runs) == seeded, "random weights, and the synthetic set, are drawn with --seed alone"
+
+
+def test_seed_counts_where_something_is_drawn_with_it():
+    def run(seed, **changes):
+        return record(flags={"seed": seed}) | changes
+
+    drawn = CONFIG | {"point_backbone": CONFIG["point_backbone"] | {"random": True}}
+    assert report.run_settings(run(1), run(2)) == ()
+    assert report.run_settings(run(1, config=drawn), run(2, config=drawn)) == (report.Setting("flags.seed", 1, 2),)
+    here, there = run(1, dataset="synthetic"), record(dataset="synthetic")
+    assert report.run_settings(here, there) == (report.Setting("flags.seed", 1, 0),)
+
+
+@pytest.mark.parametrize("name", ["scoring", *settings.config_defaults()])
+def test_a_run_of_a_version_without_a_field_is_compared(name):
+    """What is not there had its default before anybody could choose."""
+    now, then = ({"config": config_record(), "flags": dict(flags)} for flags in (settings.FLAGS, {}))
+    *above, last = name.split(".")
+    inner = then["config"]
+    for key in above:
+        inner = inner[key]
+    del inner[last]
+    for one, other in ((now, then), (then, now)):
+        assert report.run_settings(one, other) == ()
+    usual = config_record() | {"image_size": 224, "image_backbone": None, "point_backbone": None}
+    then["config"] |= {"image_size": 224} | dict.fromkeys(("image_backbone", "point_backbone"))
+    assert report.published_settings(then, usual, TABLE) == ()
+
+
+def test_fields_and_flags_of_other_versions_are_named():
+    other = {"config": with_value(config_record(), "scoring.interval", 0.3), "flags": {"turbo": True}}
+    other["config"]["scoring"]["turbo"] = 3
+    found = report.run_settings(other, {"config": config_record(), "flags": {}})
+    assert found == (report.Setting("scoring.turbo", 3, None), report.Setting("flags.turbo", True, None))
