@@ -1,9 +1,9 @@
 """Exact nearest neighbours in a cloud of 3-D points, without all distances.
 
-Points are put in Morton order and cut into blocks of 64, each with its bounding box. A query looks only at the blocks
-whose boxes are nearest. The distance to the next box bounds everything left out, so the answer is either certified or
-the query is repeated against all points. 3-D distances are direct differences throughout: on an organised grid the
-expanded form |a|^2 + |b|^2 - 2ab picks other points.
+Points are sorted along one axis and cut into strips, each strip is sorted along another and cut into blocks of 64 with
+their bounding boxes. A query looks only at the blocks whose boxes are nearest. The distance to the next box bounds
+everything left out, so the answer is either certified or the query is repeated against all points. 3-D distances are
+direct differences throughout: on an organised grid the expanded form |a|^2 + |b|^2 - 2ab picks other points.
 """
 
 import math

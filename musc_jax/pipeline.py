@@ -1,4 +1,7 @@
-"""The composition: samples -> features -> patch scores -> maps -> results. What `launch.eval` calls.
+"""The composition: samples -> features -> patch scores -> maps -> results.
+
+`score` is the whole of it. `launch.eval` extracts the features of a category itself and calls `score_features` with
+them, once for each seed.
 
 from musc_jax import Config, pipeline
 import weights
