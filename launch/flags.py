@@ -29,6 +29,8 @@ from musc_jax.mutual import PRECISIONS
 
 _DEFAULT_CACHE = weights.default_folder().parent
 _SAVE = ("maps", "images")
+# JAX's keys take no more bits: seeds above would repeat those below.
+_HIGHEST_SEED = 2**32 - 1
 
 # What is scored
 DATASET = flags.DEFINE_enum(
@@ -264,6 +266,9 @@ def division() -> Division:
         ratio = Fraction(-1)
     if not 0 <= ratio <= 1:
         raise ConfigError(f"--normal_ratio: expected a share such as 1/2 or 0.5, received {NORMAL_RATIO.value!r}")
+    layout = folder_layout()
+    if ratio != 1 and layout is not None and not (layout.normal_dir or layout.abnormal_dir):
+        raise ConfigError("--normal_ratio: samples without labels are neither good nor bad; pass --normal_dir")
     seeds = _numbers("seeds", SEEDS.value)
     if subsets == 1 and batch_size is None and ratio in (0, 1):
         if seeds is not None:
@@ -289,6 +294,8 @@ def plain_config() -> Config:
     for flag, lowest in ((LIMIT, 1), (SEED, 0), (REFERENCES, 1)):
         if flag.value is not None and flag.value < lowest:
             raise ConfigError(f"--{flag.name}: expected at least {lowest}, received {flag.value}")
+    if SEED.value > _HIGHEST_SEED:
+        raise ConfigError(f"--{SEED.name}: expected at most {_HIGHEST_SEED}, received {SEED.value}")
     if modality() not in DATASETS[DATASET.value].modalities:
         # Said before any weights are looked for.
         raise ConfigError(f"--modality: {DATASET.value} has pictures only, no points; pass --modality=rgb")

@@ -3,7 +3,10 @@
 import dataclasses
 from typing import Any
 
-from musc_jax.models import Backbone
+from musc_jax import _options
+from musc_jax._options import ConfigError as ConfigError
+from musc_jax.models import Backbone, PointTransformer, VisionTransformer
+from musc_jax.mutual import PRECISIONS
 
 VARIANTS = ("released", "paper", "v1")
 MODALITIES = ("rgb", "points", "rgb+points")
@@ -23,8 +26,10 @@ _NEEDS_POINTS = ("ipg",)
 _NEEDS_BOTH = ("cae", "trust")
 
 
-class ConfigError(ValueError):
-    """Options that contradict each other or have no meaning; the message says which and what to pass instead."""
+def _settle(config: Any, **values: Any) -> None:
+    """Sets what was checked and brought to its plain type; frozen dataclasses have no other way."""
+    for name, value in values.items():
+        object.__setattr__(config, name, value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +41,26 @@ class GroupingConfig:
     k_iter: int = 80
     curvature_threshold: float = 0.01
 
+    def __post_init__(self) -> None:
+        _settle(
+            self,
+            num_groups=_options.whole("num_groups", self.num_groups, lowest=1),
+            group_size=_options.whole("group_size", self.group_size, lowest=3),
+            k_iter=_options.whole("k_iter", self.k_iter, lowest=1),
+            curvature_threshold=_options.number(
+                "curvature_threshold", self.curvature_threshold, expected="a number from 0 on", lowest=0.0
+            ),
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class AggregationConfig:
     """Neighbourhood aggregation (III-B)."""
 
     degrees: tuple[int, ...] = (1, 3, 5)
+
+    def __post_init__(self) -> None:
+        _settle(self, degrees=_options.wholes("degrees", self.degrees, lowest=1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,12 +79,27 @@ class ScoringConfig:
     references: int | None = None
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        references = self.references
+        _settle(
+            self,
+            interval=_options.number(
+                "interval", self.interval, expected="a share above 0 and up to 1", above=0.0, highest=1.0
+            ),
+            precision=_options.one_of("precision", self.precision, PRECISIONS),
+            references=None if references is None else _options.whole("references", references, lowest=1),
+            seed=_options.whole("seed", self.seed, lowest=0),
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class RescoringConfig:
     """RsCon (III-D)."""
 
     windows: tuple[int, ...] = (1, 7)
+
+    def __post_init__(self) -> None:
+        _settle(self, windows=_options.wholes("windows", self.windows, lowest=1))
 
 
 def usual_windows(variant: str, dataset: str | None = None) -> tuple[int, ...]:
@@ -106,14 +140,36 @@ class Config:
     point_backbone: Backbone | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _expect("variant", self.variant, VARIANTS)
-        _expect("modality", self.modality, MODALITIES)
-        if self.point_norm is not None:
-            _expect("point_norm", self.point_norm, POINT_NORMS)
-        for name in self.ablate:
-            _expect("ablate", name, ABLATIONS)
+        for name, kind in (
+            ("grouping", GroupingConfig),
+            ("aggregation", AggregationConfig),
+            ("scoring", ScoringConfig),
+            ("rescoring", RescoringConfig),
+        ):
+            _options.instance(name, getattr(self, name), kind)
+        size, blocks, norm = self.image_size, self.blocks, self.point_norm
+        _settle(
+            self,
+            variant=_options.one_of("variant", self.variant, VARIANTS),
+            modality=_options.one_of("modality", self.modality, MODALITIES),
+            image_size=None if size is None else _options.whole("image_size", size, lowest=1),
+            blocks=None if blocks is None else _options.wholes("blocks", blocks, lowest=0),
+            point_norm=None if norm is None else _options.one_of("point_norm", norm, POINT_NORMS),
+            ablate=_options.names("ablate", self.ablate, ABLATIONS),
+        )
+        if self.blocks is not None and list(self.blocks) != sorted(set(self.blocks)):
+            raise _options.refuse("blocks", "numbers in rising order", self.blocks)
         if self.variant == "v1" and self.uses_points:
             raise ConfigError(f"modality: version 1 scores images only, received {self.modality!r}; pass modality rgb")
+        self._expect_use_of_ablations()
+        self._expect_degrees()
+        for name, other in (("image_backbone", PointTransformer), ("point_backbone", VisionTransformer)):
+            backbone = getattr(self, name)
+            if backbone is not None and isinstance(_options.instance(name, backbone, Backbone).module, other):
+                raise ConfigError(f"{name}: {backbone.name} is the other modality's; see weights.load")
+
+    def _expect_use_of_ablations(self) -> None:
+        """Refuses what changes nothing: a run that is called an ablation must be one."""
         for name in self.ablate:
             useless = (
                 (self.variant == "v1" and name not in _V1_ABLATIONS)
@@ -125,7 +181,14 @@ class Config:
                     f"ablate: {name!r} ({ABLATIONS[name]}) changes nothing with variant {self.variant} "
                     f"and modality {self.modality}; leave it out"
                 )
-        _expect_numbers(self)
+
+    def _expect_degrees(self) -> None:
+        """Degrees are sides of windows around an image's patches, and numbers of groups around a point group."""
+        degrees = self.aggregation.degrees
+        if self.uses_images:
+            _options.wholes("degrees", degrees, lowest=1, odd=True)
+        if self.uses_points and max(degrees) > self.grouping.num_groups:
+            raise _options.refuse("degrees", f"numbers up to num_groups = {self.grouping.num_groups}", degrees)
 
     @classmethod
     def released(cls, **options: Any) -> "Config":
@@ -157,8 +220,8 @@ class Config:
         """Fills in what the backbones decide and checks that the two fit together.
 
         Raises:
-            ConfigError: A backbone is missing, the size is no multiple of the patch, blocks that do not exist, or
-                different numbers of image and point blocks.
+            ConfigError: A backbone is missing, the size is no multiple of the patch or has fewer pixels than a group
+                has points, blocks that do not exist, or different numbers of image and point blocks.
         """
         for name, needed in (("image_backbone", self.uses_images), ("point_backbone", self.uses_points)):
             if needed and getattr(self, name) is None:
@@ -188,6 +251,9 @@ class Config:
                     f"{','.join(map(str, points.blocks))}; expected {len(points.blocks)} image blocks, "
                     f"received {len(blocks)}"
                 )
+        if self.uses_points and self.grouping.group_size > size * size:
+            most = f"at most {size * size} points, the pixels of an image of {size} x {size}"
+            raise _options.refuse("group_size", most, self.grouping.group_size)
         norm = self.point_norm or ("checkpoint" if self.variant == "paper" else "cloud")
         return dataclasses.replace(self, image_size=size, blocks=blocks, point_norm=norm)
 
@@ -218,11 +284,6 @@ class Config:
         return any(backbone.random for backbone in used if backbone)
 
 
-def _expect(name: str, value: str, known: Any) -> None:
-    if value not in known:
-        raise ConfigError(f"{name}: expected one of {', '.join(known)}; received {value!r}")
-
-
 def _expect_blocks(blocks: tuple[int, ...], backbone: Backbone) -> tuple[int, ...]:
     depth = backbone.depth
     if list(blocks) != sorted(set(blocks)) or not blocks or blocks[0] < 0 or blocks[-1] >= depth:
@@ -231,23 +292,3 @@ def _expect_blocks(blocks: tuple[int, ...], backbone: Backbone) -> tuple[int, ..
             f"received {','.join(map(str, blocks))}"
         )
     return blocks
-
-
-def _expect_numbers(config: Config) -> None:
-    grouping, degrees = config.grouping, config.aggregation.degrees
-    wrong = [
-        ("image_size", config.image_size, config.image_size is None or config.image_size >= 1, "at least 1"),
-        ("num_groups", grouping.num_groups, grouping.num_groups >= max(degrees, default=1),
-         "at least 1, and at least the largest degree"),
-        ("group_size", grouping.group_size, grouping.group_size >= 3, "at least 3"),
-        ("k_iter", grouping.k_iter, grouping.k_iter >= 1, "at least 1"),
-        ("degrees", degrees, bool(degrees) and all(r >= 1 and (r % 2 or not config.uses_images) for r in degrees),
-         "odd numbers, the sides of windows" if config.uses_images else "numbers of at least 1"),
-        ("interval", config.scoring.interval, 0 < config.scoring.interval <= 1, "a share above 0 and up to 1"),
-        ("windows", config.rescoring.windows,
-         bool(config.rescoring.windows) and min(config.rescoring.windows) >= 1, "numbers of at least 1"),
-    ]  # fmt: skip
-    for name, value, fine, expected in wrong:
-        if not fine:
-            shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
-            raise ConfigError(f"{name}: expected {expected}; received {shown}")

@@ -21,9 +21,10 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
+from musc_jax import _options
 from musc_jax.config import Config, ConfigError
 from musc_jax.data.sample import Sample
-from musc_jax.execution.devices import gather_list, gather_rows, make_mesh, samples_of_process
+from musc_jax.execution.devices import AXIS, gather_list, gather_rows, make_mesh, samples_of_process
 from musc_jax.execution.extraction import Features, Progress, extract
 from musc_jax.execution.feature_store import FeatureStore
 from musc_jax.execution.memory import Plan, usable_memory
@@ -31,7 +32,7 @@ from musc_jax.execution.programs import Programs
 from musc_jax.execution.scoring import PatchScores, devices_for, plan_for, salient_features, score_patches
 from musc_jax.maps import point_map, upsample_grid
 from musc_jax.rescoring import rescore
-from musc_jax.subsets import divide
+from musc_jax.subsets import divide, expect_division
 
 
 class Results(NamedTuple):
@@ -173,7 +174,7 @@ def score(
     subsets: int = 1,
     batch_size: int | None = None,
     seed: int = 0,
-    memory_bytes: int | None = None,
+    memory_bytes: int | float | None = None,
     scratch_dir: Path | str | None = None,
     mesh: Mesh | None = None,
     programs: Programs | None = None,
@@ -201,16 +202,23 @@ def score(
         Scores and maps in the order of the samples.
 
     Raises:
-        ConfigError: Options that contradict each other or a missing backbone.
+        ConfigError: Options that contradict each other or make no sense, or a missing backbone; before any sample is
+            read.
         SampleError: A sample that does not fit.
         BudgetError: Too little memory.
         ValueError: Fewer than 2 samples. With several processes: samples that cannot be counted, or fewer than there
             are shares.
     """
-    config = config.resolved()
+    config = _options.instance("config", config, Config).resolved()
+    expect_division(subsets=subsets, batch_size=batch_size, seed=seed)
+    _expect_resources(memory_bytes, scratch_dir, mesh, programs, progress)
     programs = programs or Programs()
     mesh = usual_mesh() if mesh is None else mesh
+    if not isinstance(samples, Iterable):
+        raise _options.refuse("samples", "a list or a generator of samples", samples)
     total = len(samples) if isinstance(samples, Sized) else None
+    if total is not None and total < 2:
+        raise ValueError(f"N = {total}: samples score each other, so at least 2 are needed")
     own: Iterable[Sample] = samples
     if jax.process_count() > 1:
         if not isinstance(samples, Sequence):
@@ -218,8 +226,8 @@ def score(
         assert mesh is not None
         own = (samples[i] for i in own_share(len(samples), mesh))
     plan = None
-    if total is not None and total > 1:
-        plan = plan_for(config, total, usable_memory() if memory_bytes is None else memory_bytes, mesh)
+    if total is not None:
+        plan = plan_for(config, total, usable_memory() if memory_bytes is None else int(memory_bytes), mesh)
     with contextlib.ExitStack() as stack:
         store = None
         if plan is not None and plan.on_disk:
@@ -232,6 +240,26 @@ def score(
         seen = gather_list(seen)
         parts = divide(len(seen), subsets=subsets, batch_size=batch_size, seed=seed)
         return score_features(features, seen, config, programs, parts=parts, plan=plan, progress=progress)
+
+
+def _expect_resources(
+    memory_bytes: int | float | None,
+    scratch_dir: Path | str | None,
+    mesh: Mesh | None,
+    programs: Programs | None,
+    progress: Progress | None,
+) -> None:
+    """Refuses what `score` could not work with."""
+    if memory_bytes is not None:
+        _options.number("memory_bytes", memory_bytes, expected="a number above 0", above=0.0)
+    if scratch_dir is not None and not (isinstance(scratch_dir, str | Path) and Path(scratch_dir).is_dir()):
+        raise _options.refuse("scratch_dir", "a folder", scratch_dir)
+    if mesh is not None and _options.instance("mesh", mesh, Mesh).axis_names != (AXIS,):
+        raise _options.refuse("mesh", "one of musc_jax.execution.devices.make_mesh", mesh)
+    if programs is not None:
+        _options.instance("programs", programs, Programs)
+    if progress is not None and not callable(progress):
+        raise _options.refuse("progress", "a function of (stage, done, total)", progress)
 
 
 def usual_mesh() -> Mesh | None:

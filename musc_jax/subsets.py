@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from musc_jax import _options
+
 
 def divide(
     count: int, *, subsets: int = 1, batch_size: int | None = None, seed: int = 0
@@ -25,23 +27,34 @@ def divide(
         batches joins the last batch.
 
     Raises:
-        ValueError: Fewer than 2 samples, `subsets` below 1, `batch_size` below 2, or both given.
+        ValueError: Fewer than 2 samples, `subsets` below 1, `batch_size` below 2, or both given, a `seed` below 0.
     """
     if count < 2:
         raise ValueError(f"N = {count}: samples score each other, so at least 2 are needed")
-    if subsets < 1:
-        raise ValueError(f"subsets: expected at least 1, received {subsets}")
+    expect_division(subsets=subsets, batch_size=batch_size, seed=seed)
     if batch_size is None:
         ends = np.cumsum([len(part) for part in np.array_split(np.arange(count), min(subsets, count // 2))])[:-1]
-    elif subsets > 1:
-        raise ValueError(f"expected subsets or batch_size, received both ({subsets} and {batch_size})")
-    elif batch_size < 2:
-        raise ValueError(f"batch_size: samples score each other, so expected at least 2, received {batch_size}")
     else:
         ends = np.arange(batch_size, count - 1, batch_size)
     if not len(ends):
         return [np.arange(count)]
     return [np.sort(part) for part in np.split(np.random.default_rng(seed).permutation(count), ends)]
+
+
+def expect_division(*, subsets: int, batch_size: int | None, seed: int) -> None:
+    """Refuse what `divide` would, before anybody knows how many samples there are.
+
+    Raises:
+        ConfigError: See `divide`.
+    """
+    _options.whole("subsets", subsets, lowest=1)
+    _options.whole("seed", seed, lowest=0)
+    if batch_size is not None:
+        _options.whole("batch_size", batch_size, lowest=2)
+        if subsets > 1:
+            raise _options.ConfigError(
+                f"subsets, batch_size: expected one of them, received both ({subsets} and {batch_size})"
+            )
 
 
 def thin_out(labels: Sequence[int], ratio: Fraction | float | int, *, seed: int = 0) -> Int[np.ndarray, " kept"]:
@@ -93,11 +106,7 @@ def draw_references(count: int, references: int, *, seed: int = 0) -> References
     """
     if count < 2:
         raise ValueError(f"N = {count}: samples score each other, so at least 2 are needed")
-    if not isinstance(references, int | np.integer):
-        raise ValueError(f"references: expected a whole number, received {references!r}")
-    if references < 1:
-        raise ValueError(f"references: expected at least 1, received {references}")
-    references = min(references, count - 1)
+    references = min(_options.whole("references", references, lowest=1), count - 1)
     drawn = np.random.default_rng(seed).permutation(count)[: references + 1]
     samples = np.sort(drawn)
     last = np.searchsorted(samples, drawn[-1])

@@ -330,7 +330,7 @@ def test_bad_samples_are_left_out_on_request(run, tmp_path):
         (("--image_size=0",), "image_size"),
         (("--seed=-1",), "--seed"),
         (("--degrees=",), "--degrees"),
-        (("--group_size=2000",), "fewer than"),
+        (("--group_size=1000",), "fewer than"),
         (("stray",), "stray"),
         (("--subsets=0",), "--subsets"),
         (("--references=0",), "--references"),
