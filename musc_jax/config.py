@@ -123,6 +123,7 @@ class Config:
         point_norm: "cloud" (batch statistics of the one cloud at hand, as the released program) or "checkpoint"
             (stored statistics). None: "checkpoint" for the paper variant, "cloud" otherwise.
         ablate: Names out of `ABLATIONS`.
+        grouping, aggregation, scoring, rescoring: Options of the method's parts, a class for each.
         image_backbone, point_backbone: Loaded by `weights.load`; only those the modality needs.
     """
 
@@ -192,17 +193,29 @@ class Config:
 
     @classmethod
     def released(cls, **options: Any) -> "Config":
-        """What the authors' released program computes."""
+        """What the authors' released program computes.
+
+        Args:
+            options: Fields of the config other than the variant.
+        """
         return cls(variant="released", **options)
 
     @classmethod
     def paper(cls, **options: Any) -> "Config":
-        """The equations as printed."""
+        """The equations as printed.
+
+        Args:
+            options: Fields of the config other than the variant.
+        """
         return cls(variant="paper", **options)
 
     @classmethod
     def v1(cls, **options: Any) -> "Config":
-        """MuSc, the 2024 conference version: images only. For VisA it took the windows 1, 8, 9."""
+        """MuSc, the 2024 conference version: images only. For VisA it took the windows 1, 8, 9.
+
+        Args:
+            options: Fields of the config other than the variant.
+        """
         defaults: dict[str, Any] = {"modality": "rgb", "rescoring": RescoringConfig(windows=usual_windows("v1"))}
         return cls(variant="v1", **(defaults | options))
 
@@ -218,6 +231,9 @@ class Config:
 
     def resolved(self) -> "Config":
         """Fills in what the backbones decide and checks that the two fit together.
+
+        Returns:
+            A config with a size, blocks and a kind of batch norm.
 
         Raises:
             ConfigError: A backbone is missing, the size is no multiple of the patch or has fewer pixels than a group

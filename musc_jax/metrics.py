@@ -154,6 +154,9 @@ def pro_200(
 def mean_metrics(categories: Mapping[str, Mapping[str, float | None]]) -> tuple[Metrics, dict[str, int]]:
     """Arithmetic means over the categories where a metric is defined.
 
+    Args:
+        categories: The metrics of each, None where undefined.
+
     Returns:
         (means, counts): the mean of each metric, None where no category has it, and over how many categories it runs.
     """
@@ -164,7 +167,14 @@ def mean_metrics(categories: Mapping[str, Mapping[str, float | None]]) -> tuple[
 
 
 def deviation_of_metrics(repetitions: Sequence[Mapping[str, float | None]]) -> Metrics:
-    """Standard deviation of each metric over repetitions (of these, not an estimate for more; None where undefined)."""
+    """Standard deviation of each metric over repetitions: of these, not an estimate for more.
+
+    Args:
+        repetitions: The metrics of each, None where undefined.
+
+    Returns:
+        The deviations, None where no repetition has the metric.
+    """
     keys = dict.fromkeys(key for repetition in repetitions for key in repetition)
     values = {key: [v for v in (r.get(key) for r in repetitions) if v is not None] for key in keys}
     return {key: float(np.std(found)) if found else None for key, found in values.items()}

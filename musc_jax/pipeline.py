@@ -45,7 +45,9 @@ class Results(NamedTuple):
     max_scores: Float[np.ndarray, "N"]
     """Maxima of the anomaly maps, before re-scoring."""
     anomaly_maps: Float[np.ndarray, "N S S"]
+    """Score of each pixel, higher is more defective, not bounded; with both modalities the sum of theirs."""
     patch_scores: PatchScores
+    """Scores of the tokens that the maps are made of."""
 
 
 def _image_map(scores: jax.Array, *, size: int) -> jax.Array:

@@ -80,14 +80,11 @@ def test_float64_stays_float64(name):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_signatures_and_docstrings(name):
-    """Arrays (and sizes) come first and by position; every option is keyword-only. Docstrings name every argument."""
-    function = FUNCTIONS[name]
-    for parameter in inspect.signature(function).parameters.values():
+def test_signatures(name):
+    """Arrays (and sizes) come first and by position; every option is keyword-only."""
+    for parameter in inspect.signature(FUNCTIONS[name]).parameters.values():
         if parameter.default is not inspect.Parameter.empty:
             assert parameter.kind is inspect.Parameter.KEYWORD_ONLY, parameter
-        assert f"{parameter.name}:" in function.__doc__ or parameter.name in function.__doc__, parameter
-    assert "Returns:" in function.__doc__ or len(function.__doc__.splitlines()) == 1
 
 
 def test_importing_the_library_changes_no_setting():

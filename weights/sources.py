@@ -120,6 +120,9 @@ def convert(
         output: The file, ending in .safetensors; it is whole or not there at all.
         overrides: As with `load`.
 
+    Returns:
+        What the file says about itself: architecture, source and digest.
+
     Raises:
         WeightsError: As with `load`; an output that is named otherwise, that is the source, or cannot be written.
     """

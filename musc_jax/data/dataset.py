@@ -79,20 +79,42 @@ class Dataset:
         self.warnings = list(warnings)
 
     def names(self, category: str) -> tuple[str, ...]:
-        """Names of a category's samples, in the order of their indices."""
+        """Names of a category's samples, in the order of their indices.
+
+        Args:
+            category: one of `categories`.
+
+        Returns:
+            As many as there are samples, each of them once.
+
+        Raises:
+            ValueError: no such category; so do the other methods.
+        """
         return tuple(entry.name for entry in self._of(category))
 
     def digest(self, category: str) -> str:
         """SHA-256 over everything in the files that decides a category's samples.
 
-        Equal for equal content wherever the tree lies; other for another modality, selection of
-        samples or rule of cleaning.
+        Args:
+            category: one of `categories`.
+
+        Returns:
+            Hexadecimal digits; equal for equal content wherever the tree lies, others for another modality, selection
+            of samples or rule of cleaning.
         """
         listing = [[entry.name, entry.digest] for entry in self._of(category)]
         return hashlib.sha256(json.dumps([category, listing]).encode()).hexdigest()
 
     def load(self, category: str, index: int, *, size: int) -> Sample:
-        """Load one sample at a working size.
+        """Load one sample.
+
+        Args:
+            category: one of `categories`.
+            index: position in `names(category)`.
+            size: side of image, point grid and mask in pixels.
+
+        Returns:
+            The sample at that size.
 
         Raises:
             DataError: a file has changed or vanished since the dataset was opened.
@@ -102,9 +124,17 @@ class Dataset:
     def samples(
         self, category: str, *, size: int, only: range | None = None, workers: int = 2, ahead: int = 8
     ) -> Iterator[Sample]:
-        """Load a category's samples in order, up to `ahead` of them in advance in threads; or `only` some of them.
+        """Load a category's samples in order, in advance and in threads.
 
-        Closing the iterator ends the threads. What `load` raises is raised in its sample's place.
+        Args:
+            category: one of `categories`.
+            size: as with `load`.
+            only: indices of those that are wanted; default all.
+            workers: threads.
+            ahead: how many samples at most are loaded before they are asked for.
+
+        Returns:
+            An iterator; closing it ends the threads. What `load` raises is raised in its sample's place.
         """
         entries = self._of(category)
         entries = entries if only is None else entries[only.start : only.stop]

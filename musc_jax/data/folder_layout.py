@@ -9,7 +9,12 @@ from musc_jax.data.sample import DataError
 
 
 class Camera(NamedTuple):
-    """A pinhole camera: what depth is turned into points with."""
+    """A pinhole camera: what depth is turned into points with.
+
+    Attributes:
+        fx, fy: focal lengths, in widths and heights of a pixel.
+        cx, cy: where the optical axis meets the image, in pixels; (0, 0) is the middle of the upper left one.
+    """
 
     fx: float
     fy: float
