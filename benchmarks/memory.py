@@ -21,13 +21,13 @@ import jax
 import numpy as np
 
 from benchmarks.timing import expect
+from musc_jax.execution import dense, streamed
 from musc_jax.execution.feature_store import FeatureStore, StoredArray
 from musc_jax.execution.memory import Tokens, plan_memory, return_freed_memory
 from musc_jax.execution.programs import Programs
-from musc_jax.execution.streamed import stream_scores
-from musc_jax.interval import interval_count
-from musc_jax.mutual import mutual_scores
-from musc_jax.subsets import draw_references
+from musc_jax.execution.schedule import Machine
+from musc_jax.mutual import AverageInterval, interval_count
+from musc_jax.references import draw_references
 
 INTERVAL = 0.3
 TOLERANCE = 1e-5
@@ -54,7 +54,7 @@ def write(store: FeatureStore, stage: int, shape: tuple[int, int, int]) -> Store
 def by_definition(features: StoredArray, sample: int, references: int | None) -> np.ndarray:
     """(M,) scores of one sample by the others it is scored by, in float64, one after the other."""
     count = len(features)
-    drawn = draw_references(count, count - 1 if references is None else references)
+    drawn = draw_references(count, references)
     own = features[sample].astype(np.float64)
     norms, rows = (own**2).sum(1), []
     for other in drawn.samples[drawn.columns[sample]]:
@@ -82,18 +82,17 @@ def run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     programs, scores = Programs(), []
     started, reported = time.perf_counter(), [0.0]
 
-    def progress(done: int, _: int) -> None:
+    def progress(done: int, total: int) -> None:
         seconds = time.perf_counter() - started
-        if done == count or seconds > reported[-1] + 10:
+        if done == total or seconds > reported[-1] + 10:
             reported.append(seconds)
-            print(f"stage {len(scores) + 1}: {done} of {count} samples, {seconds:.0f} s", file=sys.stderr, flush=True)
+            print(f"stage {len(scores) + 1}: {done} of {total}, {seconds:.0f} s", file=sys.stderr, flush=True)
 
-    options = {"interval": INTERVAL, "references": arguments.references}
+    references = draw_references(count, arguments.references)
+    schedule = dense.score_stage if plan.whole_stages else streamed.score_stage
     for features in stored:
-        if plan.whole_stages:
-            scores.append(programs.run("mutual scoring", mutual_scores, features.load(), interval=INTERVAL))
-        else:
-            scores += stream_scores([features], None, plan, programs, progress=progress, **options)
+        finish = AverageInterval(INTERVAL)
+        scores += schedule([features], finish, references, Machine(programs, plan), progress=progress)
     jax.block_until_ready(scores)
     seconds, most = time.perf_counter() - started, peak()
     apart = 0.0

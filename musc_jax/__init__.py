@@ -15,9 +15,8 @@ from musc_jax.crossmodal import (
     rank_match,
 )
 from musc_jax.grouping import PointGroups, curvature, iterative_point_grouping
-from musc_jax.interval import interval_average
 from musc_jax.maps import gaussian_blur, interpolate_points, point_map, upsample_grid
-from musc_jax.mutual import all_pair_scores, mutual_scores, pair_scores
+from musc_jax.mutual import all_pair_scores, interval_average, mutual_scores, pair_scores
 from musc_jax.neighbors import Neighbors, nearest_neighbors
 from musc_jax.rescoring import rescore
 from musc_jax.sampling import farthest_point_sampling

@@ -4,11 +4,13 @@ A defect that only one modality sees clearly lifts the score of the other at the
 sample and one stage, before the interval average; `multimodal_scores` runs them over a whole category.
 """
 
+import dataclasses
+from collections.abc import Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from musc_jax._arrays import (
     Array,
@@ -19,47 +21,81 @@ from musc_jax._arrays import (
     safe_sqrt,
     same_dtype,
 )
-from musc_jax.interval import interval_count, mean_of_lowest
-from musc_jax.mutual import all_pair_scores, panel_scores
-from musc_jax.neighbors import sort_by_key
-from musc_jax.subsets import draw_references
+from musc_jax.kernels import expect_implementation, operation
+from musc_jax.kernels.rounding import expect_precision
+from musc_jax.mutual import interval_count, lowest_mean, score_samples
+from musc_jax.references import draw_references
 
 
-def rank_match(source: Float[Array, "*shape"], target: Float[Array, "*shape"]) -> Float[jax.Array, "*shape"]:
+@operation("rank_match")
+def match_by_rank(source: jax.Array, target: jax.Array, where: jax.Array | None = None) -> jax.Array:
+    """`target` with each value replaced by the value of `source` that has the same rank; ties ranked by position.
+
+    With `where`, of the shape of both, ranks are those among the marked values, and all others of `target` stay.
+    """
+    marked = jnp.ones(target.shape, bool) if where is None else where
+
+    def order(values: jax.Array) -> jax.Array:
+        """Marked values ascending, then the others."""
+        return jnp.lexsort((jax.lax.stop_gradient(values).reshape(-1), ~marked.reshape(-1)))
+
+    matched = jnp.zeros_like(target).reshape(-1).at[order(target)].set(source.reshape(-1)[order(source)])
+    return jnp.where(marked, matched.reshape(target.shape), target)
+
+
+@operation("enhance_by_rank")
+def enhance_by_rank(
+    own: jax.Array,
+    other: jax.Array,
+    weight: jax.Array,
+    seen: jax.Array | None = None,
+    valid: jax.Array | None = None,
+) -> jax.Array:
+    """Steps 2 to 5 of the released enhancement, for one modality.
+
+    Args:
+        own: Its scores (M, R).
+        other: The other modality's at the same places.
+        weight: (M,) the trust in them.
+        seen: (M,) places where the other modality has scores; default all.
+        valid: (M,) tokens that are scored; default all. Others take no rank and stay as they are.
+    """
+
+    def matched(target: jax.Array, rows: jax.Array | None) -> jax.Array:
+        where = None if rows is None else jnp.broadcast_to(rows[:, None], own.shape)
+        return match_by_rank(own, target, where, implementation="plain")
+
+    # 2. The other modality's scores, brought to the distribution of the own ones.
+    other = matched(other, seen)
+    # 3. The larger of both, as far as it is trusted.
+    other = jnp.maximum(other, own) * weight[:, None]
+    # 4. Brought to the distribution of the own scores again,
+    other = matched(other, valid)
+    # 5. and averaged with them.
+    return (own + other) / 2
+
+
+def rank_match(
+    source: Float[Array, "*shape"], target: Float[Array, "*shape"], *, implementation: str = "auto"
+) -> Float[jax.Array, "*shape"]:
     """`target` with each value replaced by the value of `source` that has the same rank.
 
     Args:
         source: The values to take.
         target: The order to keep; as many values as `source`. Equal values are ranked by position.
+        implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
 
     Returns:
         The values of `source` in the order of `target`, in the shape and dtype of `target`.
 
     Raises:
-        ValueError: Different sizes.
+        ValueError: Different sizes, an unknown implementation.
     """
     if jnp.size(source) != jnp.size(target):
         raise ValueError(f"rank_match: expected equal sizes, received {jnp.size(source)} and {jnp.size(target)}")
     dtype = as_float(target)[1]
     source, target = same_dtype(source, target)
-    return _in_order_of(target, _sorted(source)).astype(dtype)
-
-
-def _order(values: jax.Array) -> jax.Array:
-    """Stable argsort of all values; no gradient."""
-    flat = jax.lax.stop_gradient(values).reshape(-1)
-    return sort_by_key(flat, jnp.arange(flat.size, dtype=jnp.int32))[1]
-
-
-def _sorted(values: jax.Array) -> jax.Array:
-    """All values, ascending."""
-    return values.reshape(-1)[_order(values)]
-
-
-def _in_order_of(target: jax.Array, ascending: jax.Array) -> jax.Array:
-    """Ascending values put to the places where `target` has the same ranks."""
-    matched = jnp.zeros(ascending.shape, ascending.dtype).at[_order(target)].set(ascending, unique_indices=True)
-    return matched.reshape(target.shape)
+    return match_by_rank(source, target, implementation=implementation).astype(dtype)
 
 
 def patch_index(pixels: Int[Array, "*G"], *, size: int, grid: int) -> Int[jax.Array, "*G"]:
@@ -112,10 +148,18 @@ def align_modalities(
     dtypes = as_float(scores_2d)[1], as_float(scores_3d)[1]
     scores_2d, scores_3d = same_dtype(scores_2d, scores_3d)
     patch = as_index("patch_of_group", patch_of_group)
-    count = jnp.zeros(len(scores_2d), scores_2d.dtype).at[patch].add(1)
-    total = jnp.zeros_like(scores_2d).at[patch].add(scores_3d)
-    to_2d = total / jnp.maximum(count, 1)[:, None]
-    return to_2d.astype(dtypes[0]), scores_2d[patch].astype(dtypes[1])
+    to_2d, to_3d = _aligned(scores_2d, scores_3d, patch, None)
+    return to_2d.astype(dtypes[0]), to_3d.astype(dtypes[1])
+
+
+def _aligned(
+    scores_2d: jax.Array, scores_3d: jax.Array, patch: jax.Array, valid_3d: Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """Eq. 10, over the groups that count."""
+    place = patch if valid_3d is None else jnp.where(valid_3d, patch, len(scores_2d))
+    count = jnp.zeros(len(scores_2d), scores_2d.dtype).at[place].add(1, mode="drop")
+    total = jnp.zeros_like(scores_2d).at[place].add(scores_3d, mode="drop")
+    return total / jnp.maximum(count, 1)[:, None], scores_2d[patch]
 
 
 def cross_modal_enhancement(
@@ -125,32 +169,47 @@ def cross_modal_enhancement(
     *,
     variant: str = "released",
     trust: bool = True,
+    valid_2d: Bool[Array, "M2"] | None = None,
+    valid_3d: Bool[Array, "M3"] | None = None,
+    implementation: str = "auto",
 ) -> tuple[Float[jax.Array, "M2 R"], Float[jax.Array, "M3 R"]]:
     """CAE: each modality's scores, enhanced by the other's at the same place (paper eq. 10-11).
 
     Args:
         scores_2d: Scores of the image patches by R samples, one stage, before the interval average.
         scores_3d: Scores of the point groups by the same samples.
-        patch_of_group: The image patch each group belongs to.
+        patch_of_group: The image patch each group belongs to; out of range as in `align_modalities`.
         variant: "paper" rescales the other modality's scores row by row and adds them with the trust
             1 - std. "released" brings them to the same distribution by rank instead, three times over, and averages.
         trust: False sets the trust to 1 (the ablation "w/o lambda").
+        valid_2d: Patches that are scored; default all. Others neither enhance nor take a rank, as if they were not
+            there; what is returned for them means nothing.
+        valid_3d: The same of the groups. A group on a patch that is not scored is like a patch without a group.
+        implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
 
     Returns:
         The enhanced scores, shapes and dtypes as given.
 
     Raises:
-        ValueError: Shapes that do not fit, an unknown variant.
+        ValueError: Shapes that do not fit, patches out of range, an unknown variant or implementation.
     """
     _expect_pair(scores_2d, scores_3d, patch_of_group)
     expect_variant(variant)
+    expect_implementation(implementation)
     dtypes = as_float(scores_2d)[1], as_float(scores_3d)[1]
     scores_2d, scores_3d = same_dtype(scores_2d, scores_3d)
-    to_2d, to_3d = align_modalities(scores_2d, scores_3d, patch_of_group)
-    enhance = _enhance_released if variant == "released" else _enhance_paper
-    # A patch without a group holds zeros, which are no scores. Every group has a patch.
-    out_2d = enhance(scores_2d, to_2d, jnp.any(to_2d != 0, axis=1), trust)
-    out_3d = enhance(scores_3d, to_3d, None, trust)
+    patch = as_index("patch_of_group", patch_of_group)
+    to_2d, to_3d = _aligned(scores_2d, scores_3d, patch, valid_3d)
+    # A patch without a group holds zeros, which are no scores. Every group has a patch, which may be masked.
+    seen_2d, seen_3d = jnp.any(to_2d != 0, axis=1), None
+    if valid_2d is not None:
+        seen_2d, seen_3d = seen_2d & valid_2d, valid_2d[patch]
+        to_3d = jnp.where(seen_3d[:, None], to_3d, 0)
+    if valid_3d is not None:
+        seen_3d = valid_3d if seen_3d is None else seen_3d & valid_3d
+    enhance = partial(_enhance_released, implementation=implementation) if variant == "released" else _enhance_paper
+    out_2d = enhance(scores_2d, to_2d, seen_2d, valid_2d, trust=trust)
+    out_3d = enhance(scores_3d, to_3d, seen_3d, valid_3d, trust=trust)
     return out_2d.astype(dtypes[0]), out_3d.astype(dtypes[1])
 
 
@@ -160,33 +219,29 @@ def _std(scores: jax.Array, *, ddof: int) -> jax.Array:
     return safe_sqrt(jnp.sum(deviation**2, axis=1) / max(1, scores.shape[1] - ddof))
 
 
-def _match_rows(own: jax.Array, order: jax.Array, target: jax.Array, rows: jax.Array) -> jax.Array:
-    """`rank_match` of `own` to `target` over the marked rows alone; the others stay as they are.
-
-    Rows left out sort behind all others on both sides, so the ranks among the marked ones stay 0, 1, 2, ... `order` is
-    that of all of `own`: moving the marked values up in it is a running count, not another sort.
-    """
-    keep = jnp.broadcast_to(rows[:, None], own.shape)
-    kept = keep.reshape(-1)[order]
-    slot = jnp.where(kept, jnp.cumsum(kept, dtype=jnp.int32) - 1, own.size)
-    ascending = jnp.full(own.size, jnp.inf, own.dtype).at[slot].set(own.reshape(-1)[order], mode="drop")
-    return jnp.where(keep, _in_order_of(jnp.where(keep, target, jnp.inf), ascending), target)
-
-
-def _enhance_released(own: jax.Array, other: jax.Array, seen: jax.Array | None, trust: bool) -> jax.Array:
-    """Both modalities are brought to the same distribution by rank before they are compared; rows not seen stay 0."""
+def _enhance_released(
+    own: jax.Array,
+    other: jax.Array,
+    seen: Array | None,
+    valid: Array | None,
+    *,
+    trust: bool,
+    implementation: str,
+) -> jax.Array:
+    """Both modalities are brought to the same distribution by rank before they are compared; places not seen stay 0."""
     weight = jnp.ones(len(own), own.dtype)
+    # 1. Trust: the less references disagree, the more; its values are those of the own deviations.
     if trust:
-        weight = weight - rank_match(_std(own, ddof=1), _std(other, ddof=1))
-    order = _order(own)
-    ascending = own.reshape(-1)[order]
-    other = _in_order_of(other, ascending) if seen is None else _match_rows(own, order, other, seen)
-    other = jnp.maximum(other, own) * weight[:, None]
-    return (own + _in_order_of(other, ascending)) / 2
+        deviations = match_by_rank(_std(own, ddof=1), _std(other, ddof=1), valid, implementation=implementation)
+        weight = weight - deviations
+    return enhance_by_rank(own, other, weight, seen, valid, implementation=implementation)
 
 
-def _enhance_paper(own: jax.Array, other: jax.Array, seen: jax.Array | None, trust: bool) -> jax.Array:
+def _enhance_paper(
+    own: jax.Array, other: jax.Array, seen: Array | None, valid: Array | None, *, trust: bool
+) -> jax.Array:
     """Eq. 10-11 as printed: rescale to the own row's range, then own + trust * max(other, own)."""
+    del valid  # rows do not meet each other here
     low, high = own.min(axis=1, keepdims=True), own.max(axis=1, keepdims=True)
     other_low = other.min(axis=1, keepdims=True)
     span = other.max(axis=1, keepdims=True) - other_low
@@ -210,6 +265,7 @@ def multimodal_scores(
     precision: str = "full",
     references: int | None = None,
     seed: int = 0,
+    implementation: str = "auto",
 ) -> tuple[Float[jax.Array, "N M2"], Float[jax.Array, "N M3"]]:
     """Mutual scores of both modalities with cross-modal enhancement, one stage (paper eq. 7-11).
 
@@ -224,6 +280,7 @@ def multimodal_scores(
         precision: See `mutual_scores`.
         references: See `mutual_scores`.
         seed: See `mutual_scores`.
+        implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
 
     Returns:
         (scores_2d, scores_3d), dtypes as the features.
@@ -235,47 +292,54 @@ def multimodal_scores(
     expect_shape("features_3d", features_3d, (features_2d.shape[0], None, None))
     expect_shape("patch_of_group", patch_of_group, features_3d.shape[:2])
     expect_variant(variant)
+    expect_precision(precision)
+    expect_implementation(implementation)
+    interval_count(1, interval)
     dtypes = as_float(features_2d)[1], as_float(features_3d)[1]
-    features_2d, features_3d = same_dtype(features_2d, features_3d)
-    patch_of_group = as_index("patch_of_group", patch_of_group)
-    finish = partial(average_both, interval=interval, variant=variant, enhancement=enhancement, trust=trust)
-    if references is not None and references < features_2d.shape[0] - 1:
-        drawn = draw_references(features_2d.shape[0], references, seed=seed)
-        scorers = features_2d[drawn.samples], features_3d[drawn.samples]
-
-        def one_sample(sample: tuple) -> tuple[jax.Array, jax.Array]:
-            own_2d, own_3d, patch, columns = sample
-            by_2d, by_3d = (
-                panel_scores(own[None], scorer, precision=precision)[0][columns]
-                for own, scorer in zip((own_2d, own_3d), scorers, strict=True)
-            )
-            return finish(by_2d, by_3d, patch)
-
-        columns = jnp.asarray(drawn.columns)
-        out_2d, out_3d = jax.lax.map(one_sample, (features_2d, features_3d, patch_of_group, columns))
-    else:
-        scores = (all_pair_scores(features, precision=precision) for features in (features_2d, features_3d))
-        out_2d, out_3d = jax.lax.map(lambda sample: finish(*sample), (*scores, patch_of_group))
-    return out_2d.astype(dtypes[0]), out_3d.astype(dtypes[1])
+    wide = same_dtype(features_2d, features_3d)
+    finish = EnhanceAndAverage(interval, variant, enhancement, trust, implementation)
+    drawn = draw_references(features_2d.shape[0], references, seed=seed)
+    patches = (as_index("patch_of_group", patch_of_group),)
+    out = score_samples(wide, finish, drawn, extra=patches, precision=precision, implementation=implementation)
+    return out[0].astype(dtypes[0]), out[1].astype(dtypes[1])
 
 
-def average_both(
-    scores_2d: Float[Array, "R M2"],
-    scores_3d: Float[Array, "R M3"],
-    patch_of_group: Int[Array, "M3"],
-    *,
-    interval: float = 0.3,
-    variant: str = "released",
-    enhancement: bool = True,
-    trust: bool = True,
-) -> tuple[Float[jax.Array, "M2"], Float[jax.Array, "M3"]]:
-    """One sample's scores by R others to its patch scores: cross-modal enhancement, then the interval average.
+@dataclasses.dataclass(frozen=True)
+class EnhanceAndAverage:
+    """The `musc_jax.mutual.Finish` of both modalities: cross-modal enhancement, then the interval average.
 
-    Options as in `multimodal_scores`.
+    Attributes:
+        interval: Share of the lowest scores that is averaged.
+        variant: See `cross_modal_enhancement`.
+        enhancement: False leaves the modalities apart.
+        trust: See `cross_modal_enhancement`.
+        implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
     """
-    count = interval_count(scores_2d.shape[0], interval)
-    by_2d, by_3d = jnp.asarray(scores_2d), jnp.asarray(scores_3d)
-    if enhancement:
-        enhanced = cross_modal_enhancement(by_2d.T, by_3d.T, patch_of_group, variant=variant, trust=trust)
-        by_2d, by_3d = (x.T for x in enhanced)
-    return mean_of_lowest(by_2d, count, axis=0), mean_of_lowest(by_3d, count, axis=0)
+
+    interval: float
+    variant: str
+    enhancement: bool = True
+    trust: bool = True
+    implementation: str = "auto"
+
+    def __call__(
+        self, scores: Sequence[jax.Array], query_mask: Sequence[jax.Array | None], patch_of_group: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """((R, M2), (R, M3)) to ((M2,), (M3,))."""
+        by_2d, by_3d = scores
+        if self.enhancement:
+            valid_2d, valid_3d = query_mask
+            enhanced = cross_modal_enhancement(
+                by_2d.T,
+                by_3d.T,
+                patch_of_group,
+                variant=self.variant,
+                trust=self.trust,
+                valid_2d=valid_2d,
+                valid_3d=valid_3d,
+                implementation=self.implementation,
+            )
+            by_2d, by_3d = (x.T for x in enhanced)
+        count = interval_count(len(by_2d), self.interval)
+        average = partial(lowest_mean, count=count, axis=0, implementation=self.implementation)
+        return average(by_2d), average(by_3d)

@@ -4,132 +4,103 @@ A patch's score by another sample is the distance to the nearest patch there. A 
 samples, a defect in hardly any, so the mean of a patch's lowest scores tells them apart.
 """
 
-import functools
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from musc_jax._arrays import PRECISION, Array, as_float, expect_shape, safe_sqrt, same_dtype
-from musc_jax.interval import interval_count, mean_of_lowest
-from musc_jax.subsets import draw_references
+from musc_jax._arrays import Array, as_float, expect_shape, safe_sqrt, same_dtype
+from musc_jax.kernels import expect_implementation, operation
+from musc_jax.kernels.rounding import PRECISIONS, expect_precision, in_half, is_rounded
+from musc_jax.references import References, draw_references
 
-PRECISIONS = ("full", "accurate", "fast")
-"""Of the products of tokens.
+__all__ = ["PRECISIONS", "all_pair_scores", "interval_average", "mutual_scores", "pair_scores"]
 
-full: float32 throughout. accurate: three passes of a faster type that come near float32 (NVIDIA: TF32, TPU: bfloat16;
-a CPU computes "full"). fast: tokens are rounded to half precision after their mean was subtracted (NVIDIA: float16, TPU
-and CPU: bfloat16), sums stay float32; what comes out are the distances of the rounded tokens.
-
-JAX lowers three-pass products only for the platform that has them: "accurate" exports for one platform at a time.
-"""
+Masks = Sequence[Array | None] | None
+"""For each modality a mask (N, M) over tokens, or None where all count."""
 
 
-def _expect_precision(precision: str) -> None:
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, received {precision!r}")
+# ---- The operations of eq. 7 and 8, plainly
 
 
-def _expect_tokens(features: Array) -> None:
-    if 0 in features.shape[1:]:
-        raise ValueError(f"features: expected at least one token and channel, received shape {features.shape}")
+@operation("pair_minima")
+def pair_minima(
+    a: jax.Array,
+    b: jax.Array,
+    valid_a: jax.Array | None = None,
+    valid_b: jax.Array | None = None,
+    *,
+    precision: str = "full",
+) -> tuple[jax.Array, jax.Array]:
+    """Squared distance of each token of `a` to the nearest of `b`, and of each token of `b` to the nearest of `a`.
 
+    Args:
+        a: Tokens (M, C).
+        b: Tokens (M', C) of the same type.
+        valid_a: (M,) tokens of `a` that may be the nearest one; default all. Others may hold anything.
+        valid_b: (M',) the same for `b`.
+        precision: See `PRECISIONS`; differences, as taken here, have no need of it.
 
-def _half_norms(tokens: jax.Array) -> jax.Array:
-    tokens = tokens.astype(jnp.float32) if tokens.dtype.itemsize == 2 else tokens
-    return 0.5 * jnp.sum(tokens * tokens, axis=-1)
-
-
-def _product(a: jax.Array, b: jax.Array, precision: str) -> jax.Array:
-    """The product of `a` with `b` transposed, in at least float32."""
-    if a.dtype.itemsize == 2:
-        return jnp.matmul(a, b.T, preferred_element_type=jnp.float32)
-    if precision != "accurate" or a.dtype != jnp.float32:
-        return jnp.matmul(a, b.T, precision=PRECISION)
-    algorithms = {
-        "cuda": jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3,
-        "tpu": jax.lax.DotAlgorithmPreset.BF16_BF16_F32_X3,
-    }
-    by_platform = {name: partial(_with_algorithm, algorithm=algorithm) for name, algorithm in algorithms.items()}
-    return jax.lax.platform_dependent(a, b, default=partial(_with_algorithm, algorithm=PRECISION), **by_platform)
-
-
-def _with_algorithm(a: jax.Array, b: jax.Array, *, algorithm: Any) -> jax.Array:
-    return jnp.matmul(a, b.T, precision=algorithm)
-
-
-def _in_half(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
-    """`function` of arrays rounded to the half precision a platform multiplies fastest; for distances alone.
-
-    A common power of two brings the largest value near 1 first, where float16 neither overflows nor loses its small
-    values; the distances are scaled back.
+    Returns:
+        (M,) and (M',) squared distances in at least float32; infinite where nothing is valid.
     """
-    largest = functools.reduce(jnp.maximum, (jnp.max(jnp.abs(x)) for x in arrays))
-    exponent = jnp.ceil(jnp.log2(jnp.maximum(jax.lax.stop_gradient(largest), jnp.finfo(jnp.float32).tiny)))
-    scale = jnp.exp2(exponent).astype(arrays[0].dtype)
+    del precision
+    a, b = (x.astype(jnp.float32) if x.dtype.itemsize == 2 else x for x in (a, b))
 
-    def rounded(*arrays: jax.Array, dtype: Any) -> jax.Array:
-        return function(*((x / scale).astype(dtype) for x in arrays)) * scale
+    def to_nearest(tokens: jax.Array, others: jax.Array, valid: jax.Array | None) -> jax.Array:
+        def one(token: jax.Array) -> jax.Array:
+            squared = jnp.sum((token[None] - others) ** 2, axis=1)
+            return jnp.min(squared if valid is None else jnp.where(valid, squared, jnp.inf))
 
-    half = {"cuda": jnp.float16, "default": jnp.bfloat16}
-    return jax.lax.platform_dependent(*arrays, **{name: partial(rounded, dtype=dtype) for name, dtype in half.items()})
+        return jax.lax.map(one, tokens)
 
-
-# Recomputed on the way back: the reverse pass would otherwise keep the products of all pairs, as large as all pairs of
-# tokens.
-@partial(jax.checkpoint, static_argnums=2)
-def _two_way_minima(a: jax.Array, b: jax.Array, precision: str = "full") -> tuple[jax.Array, jax.Array]:
-    """Squared distance of each row of `a` to the nearest row of `b`, and of each row of `b` to the nearest of `a`.
-
-    One product serves both. The minimum is taken of |b|^2/2 - ab, so that XLA folds it into the product and the
-    distances themselves are never written down.
-    """
-    half_a, half_b = _half_norms(a), _half_norms(b)
-    product = _product(a, b, precision)
-    to_b = half_a + jnp.min(half_b[None, :] - product, axis=1)
-    to_a = half_b + jnp.min(half_a[:, None] - product, axis=0)
-    return 2 * to_b, 2 * to_a
+    return to_nearest(a, b, valid_b), to_nearest(b, a, valid_a)
 
 
-def _centered(reference: jax.Array, *others: jax.Array) -> tuple[jax.Array, ...]:
-    """Shifts all by the mean token of `reference`. Distances stay; the cancellation in |a|^2 + |b|^2 - 2ab shrinks."""
-    mean = jax.lax.stop_gradient(reference.reshape(-1, reference.shape[-1]).mean(axis=0))
-    return tuple(x - mean.reshape((1,) * (x.ndim - 1) + (-1,)) for x in (reference, *others))
+@operation("lowest_mean")
+def lowest_mean(values: jax.Array, *, count: int, axis: int) -> jax.Array:
+    """Mean of the `count` lowest values along an axis."""
+    return jax.lax.slice_in_dim(jnp.sort(values, axis=axis), 0, count, axis=axis).mean(axis=axis)
 
 
-def pair_scores(query: Float[Array, "M C"], references: Float[Array, "R N C"]) -> Float[jax.Array, "M R"]:
+# ---- Pair scores
+
+
+def pair_scores(
+    query: Float[Array, "M C"], references: Float[Array, "R N C"], *, implementation: str = "auto"
+) -> Float[jax.Array, "M R"]:
     """Scores of one sample's patches by each of R other samples (paper eq. 7).
 
     Args:
         query: Tokens of the sample to be scored.
         references: Tokens of the samples that score it; their number of tokens may differ from the query's.
+        implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
 
     Returns:
         a[m, j] = min over n of ||query(m) - references_j(n)||_2, not squared, >= 0, in the dtype of `query`.
         Differentiable: where two tokens are equal the gradient is 0.
 
     Raises:
-        ValueError: Wrong shapes, no reference.
+        ValueError: Wrong shapes, no reference, an unknown implementation.
     """
     expect_shape("query", query, (None, None))
     expect_shape("references", references, (None, None, query.shape[1]))
     if references.shape[0] < 1:
         raise ValueError("references: expected at least one sample, received none")
     dtype = as_float(query)[1]
-    query, references = _centered(*same_dtype(query, references))
-
-    def by_one(_: None, reference: jax.Array) -> tuple[None, jax.Array]:
-        return None, _two_way_minima(query, reference, "full")[0]
-
-    _, squared = jax.lax.scan(by_one, None, references)
+    query, references = centered(*same_dtype(query, references))
+    squared = _squared_by(query[None], references, implementation=implementation)[0]
     return safe_sqrt(squared).T.astype(dtype)
 
 
-def all_pair_scores(features: Float[Array, "N M C"], *, precision: str = "full") -> Float[jax.Array, "N R M"]:
+def all_pair_scores(
+    features: Float[Array, "N M C"], *, precision: str = "full", implementation: str = "auto"
+) -> Float[jax.Array, "N R M"]:
     """Scores of every sample's patches by every other sample, R = N - 1 (paper eq. 7).
 
     Each unordered pair of samples is multiplied once and gives both directions. Memory: the result, and one
@@ -138,98 +109,376 @@ def all_pair_scores(features: Float[Array, "N M C"], *, precision: str = "full")
     Args:
         features: Tokens of N >= 2 samples.
         precision: One of `PRECISIONS`.
+        implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
 
     Returns:
         a[i, r, m]: patch m of sample i by the r-th of the other samples, in their order. In at least float32.
 
     Raises:
-        ValueError: Wrong shapes, fewer than 2 samples, an unknown precision.
+        ValueError: Wrong shapes, fewer than 2 samples, an unknown precision or implementation.
     """
-    expect_shape("features", features, (None, None, None))
-    _expect_precision(precision)
-    _expect_tokens(features)
-    count = features.shape[0]
-    if count < 2:
-        raise ValueError(f"features: N = {count}: samples score each other, so at least 2 are needed")
-    (features,) = _centered(as_float(features)[0])
-    if precision == "fast" and features.dtype == jnp.float32:
-        return _in_half(_all_pairs, features)
-    return _all_pairs(features, precision=precision)
+    _expect_features(features)
+    expect_precision(precision)
+    references = draw_references(features.shape[0])
+    (wide,) = centered(as_float(features)[0])
+    table = pair_table((wide,), (None,), precision=precision, half_type=None, implementation=implementation)[0]
+    rows = pair_rows(features.shape[0])
+    return safe_sqrt(table[np.take_along_axis(rows, references.columns, axis=1)])
 
 
-def _all_pairs(features: jax.Array, *, precision: str = "full") -> jax.Array:
-    count = features.shape[0]
-    first, second = np.triu_indices(count, k=1)
+def centered(reference: jax.Array, *others: jax.Array) -> tuple[jax.Array, ...]:
+    """Shifts all by the mean token of `reference`. Distances stay; the cancellation in |a|^2 + |b|^2 - 2ab shrinks."""
+    mean = jax.lax.stop_gradient(reference.reshape(-1, reference.shape[-1]).mean(axis=0))
+    return tuple(x - mean.reshape((1,) * (x.ndim - 1) + (-1,)) for x in (reference, *others))
 
-    def one_pair(_: None, pair: tuple) -> tuple[None, jax.Array]:
+
+def squared_of_pairs(
+    a: jax.Array,
+    b: jax.Array,
+    first: jax.Array,
+    second: jax.Array,
+    valid_a: Array | None = None,
+    valid_b: Array | None = None,
+    *,
+    precision: str = "full",
+    implementation: str = "auto",
+) -> tuple[jax.Array, jax.Array]:
+    """Squared scores of the pairs (a[first], b[second]), seen from `a` and from `b`, each (pairs, M).
+
+    One product at a time; `first` and `second` are the indices of the pairs' samples.
+    """
+
+    def at(mask: Array | None, index: jax.Array) -> jax.Array | None:
+        return None if mask is None else jnp.asarray(mask)[index]
+
+    def one_pair(_: None, pair: tuple[jax.Array, jax.Array]) -> tuple[None, tuple[jax.Array, jax.Array]]:
         i, j = pair
-        return None, jnp.stack(_two_way_minima(features[i], features[j], precision))
+        minima = pair_minima(
+            a[i], b[j], at(valid_a, i), at(valid_b, j), precision=precision, implementation=implementation
+        )
+        return None, minima
 
-    pairs = (jnp.asarray(first, jnp.int32), jnp.asarray(second, jnp.int32))
-    _, squared = jax.lax.scan(one_pair, None, pairs)
-    # Row 2p holds pair p seen from its first sample, row 2p + 1 from its second.
-    row = np.zeros((count, count), np.int32)
-    row[first, second] = 2 * np.arange(len(first))
-    row[second, first] = 2 * np.arange(len(first)) + 1
-    others = row[~np.eye(count, dtype=bool)].reshape(count, count - 1)
-    return safe_sqrt(squared.reshape(-1, features.shape[1])[others])
+    return jax.lax.scan(one_pair, None, (first, second))[1]
+
+
+def pair_rows(count: int, pairs: int | None = None) -> np.ndarray:
+    """(N, N): row of a table of pair scores that holds those of sample i by sample j; 0 on the diagonal.
+
+    Args:
+        count: N.
+        pairs: Rows of the table's first direction, behind which the second begins; default the number of pairs.
+    """
+    first, second = np.triu_indices(count, k=1)
+    rows = np.zeros((count, count), np.int32)
+    rows[first, second] = np.arange(len(first))
+    rows[second, first] = (len(first) if pairs is None else pairs) + np.arange(len(first))
+    return rows
+
+
+def pair_table(
+    features: Sequence[jax.Array],
+    reference_mask: Sequence[jax.Array | None],
+    *,
+    precision: str,
+    half_type: str | None,
+    implementation: str,
+) -> tuple[jax.Array, ...]:
+    """Squared scores of all unordered pairs in both directions, (2 * pairs, M) for each modality; see `pair_rows`."""
+
+    def of_one(tokens: jax.Array, *, mask: jax.Array | None, precision: str = "full") -> jax.Array:
+        first, second = (jnp.asarray(x, jnp.int32) for x in np.triu_indices(len(tokens), k=1))
+        both = squared_of_pairs(
+            tokens, tokens, first, second, mask, mask, precision=precision, implementation=implementation
+        )
+        return jnp.concatenate(both)
+
+    return tuple(
+        in_half(partial(of_one, mask=mask), x, half_type=half_type)
+        if is_rounded(x, precision)
+        else of_one(x, mask=mask, precision=precision)
+        for x, mask in zip(features, reference_mask, strict=True)
+    )
+
+
+def _squared_by(
+    queries: jax.Array,
+    references: jax.Array,
+    *,
+    valid: Array | None = None,
+    precision: str = "full",
+    implementation: str = "auto",
+) -> jax.Array:
+    """Squared scores (B, T, M) in one direction; `valid` (T, M') are the references' tokens that count."""
+
+    def one(query: jax.Array) -> jax.Array:
+        def by_one(reference: tuple[jax.Array, Array | None]) -> jax.Array:
+            tokens, mask = reference
+            return pair_minima(query, tokens, None, mask, precision=precision, implementation=implementation)[0]
+
+        return jax.lax.map(by_one, (references, valid))
+
+    return jax.lax.map(one, queries)
 
 
 def panel_scores(
-    queries: Float[Array, "B M C"], references: Float[Array, "T M C"], *, precision: str = "full"
+    queries: Float[Array, "B M C"],
+    references: Float[Array, "T M C"],
+    *,
+    valid: Bool[Array, "T M"] | None = None,
+    precision: str = "full",
+    half_type: str | None = None,
+    implementation: str = "auto",
 ) -> Float[jax.Array, "B T M"]:
     """Scores of the patches of a few samples by T samples, in one direction (paper eq. 7).
 
-    What `all_pair_scores` gives where all pairs at once are too many; callers subtract a common mean first.
+    For where all pairs at once are too many; callers subtract a common mean first.
+
+    Args:
+        queries: Tokens of the samples to be scored.
+        references: Tokens of the samples that score them.
+        valid: The references' tokens that count; default all.
+        precision: One of `PRECISIONS`.
+        half_type: The type that "fast" rounds to; default by platform.
+        implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
 
     Raises:
-        ValueError: Wrong shapes, an unknown precision.
+        ValueError: Wrong shapes, an unknown precision or implementation.
     """
     expect_shape("queries", queries, (None, None, None))
     expect_shape("references", references, (None, *queries.shape[1:]))
-    _expect_precision(precision)
+    expect_precision(precision)
     queries, references = same_dtype(queries, references)
-    if precision == "fast" and queries.dtype == jnp.float32:
-        return _in_half(_panel, queries, references)
-    return _panel(queries, references, precision=precision)
-
-
-def _panel(queries: jax.Array, references: jax.Array, *, precision: str = "full") -> jax.Array:
-    def one(query: jax.Array) -> jax.Array:
-        by_one = lambda reference: _two_way_minima(query, reference, precision)[0]  # noqa: E731
-        return jax.lax.map(by_one, references)
-
-    return safe_sqrt(jax.lax.map(one, queries))
+    run = partial(_squared_by, valid=valid, implementation=implementation)
+    if is_rounded(queries, precision):
+        return safe_sqrt(in_half(run, queries, references, half_type=half_type))
+    return safe_sqrt(run(queries, references, precision=precision))
 
 
 def block_scores(
-    first: Float[Array, "B M C"], second: Float[Array, "T M C"], *, precision: str = "full"
+    first: Float[Array, "B M C"],
+    second: Float[Array, "T M C"],
+    *,
+    valid_first: Bool[Array, "B M"] | None = None,
+    valid_second: Bool[Array, "T M"] | None = None,
+    precision: str = "full",
+    half_type: str | None = None,
+    implementation: str = "auto",
 ) -> tuple[Float[jax.Array, "B T M"], Float[jax.Array, "T B M"]]:
     """Scores of a few samples by T others, and of these by those; each pair is multiplied once (paper eq. 7).
 
-    Callers subtract a common mean first.
+    Arguments as in `panel_scores`; both sides score, so both have tokens that count or not.
 
     Raises:
-        ValueError: Wrong shapes, an unknown precision.
+        ValueError: Wrong shapes, an unknown precision or implementation.
     """
     expect_shape("first", first, (None, None, None))
     expect_shape("second", second, (None, *first.shape[1:]))
-    _expect_precision(precision)
+    expect_precision(precision)
     first, second = same_dtype(first, second)
-    if precision == "fast" and first.dtype == jnp.float32:
-        both = _in_half(_block, first, second)
+    rows, columns = (
+        jnp.asarray(x.reshape(-1), jnp.int32) for x in np.mgrid[: first.shape[0], : second.shape[0]].reshape(2, -1)
+    )
+
+    def run(a: jax.Array, b: jax.Array, *, precision: str = "full") -> jax.Array:
+        options: dict[str, Any] = {"precision": precision, "implementation": implementation}
+        return jnp.stack(squared_of_pairs(a, b, rows, columns, valid_first, valid_second, **options))
+
+    if is_rounded(first, precision):
+        squared = in_half(run, first, second, half_type=half_type)
     else:
-        both = _block(first, second, precision=precision)
+        squared = run(first, second, precision=precision)
+    both = safe_sqrt(squared).reshape(2, first.shape[0], second.shape[0], -1)
     return both[0], both[1].swapaxes(0, 1)
 
 
-def _block(first: jax.Array, second: jax.Array, *, precision: str = "full") -> jax.Array:
-    """(2, B, T, M): seen from the first, seen from the second."""
+# ---- Interval average (eq. 8)
 
-    def one(own: jax.Array) -> jax.Array:
-        return jax.lax.map(lambda other: jnp.stack(_two_way_minima(own, other, precision)), second)
 
-    return safe_sqrt(jnp.moveaxis(jax.lax.map(one, first), 2, 0))
+def interval_count(num_scores: int, interval: float) -> int:
+    """How many of the lowest scores are averaged: max(1, floor(num_scores * interval)), in Python's float64."""
+    if num_scores < 1:
+        raise ValueError("scores: expected at least one reference sample, received none")
+    if not 0 < interval <= 1:
+        raise ValueError(f"interval: expected a share above 0 and up to 1, received {interval}")
+    return max(1, int(num_scores * interval))
+
+
+def interval_average(
+    scores: Float[Array, "*batch R"], *, interval: float = 0.3, implementation: str = "auto"
+) -> Float[jax.Array, "*batch"]:
+    """Mean of the lowest share of the scores (paper eq. 8).
+
+    Args:
+        scores: Scores of a patch by R >= 1 samples along the last axis.
+        interval: Share that is averaged; K = max(1, floor(R * interval)) values. The released program has no max and
+            returns NaN for fewer than 5 samples of a single modality; here every R >= 1 is defined.
+        implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
+
+    Returns:
+        The mean of the K lowest, in the dtype of `scores`. Equal values share what is left of the count.
+
+    Raises:
+        ValueError: No scores, an interval outside (0, 1], an unknown implementation.
+    """
+    wide, dtype = as_float(scores)
+    if wide.ndim < 1:
+        raise ValueError("scores: expected at least one axis, received a scalar")
+    count = interval_count(wide.shape[-1], interval)
+    return lowest_mean(wide, count=count, axis=-1, implementation=implementation).astype(dtype)
+
+
+# ---- Mutual scores
+
+
+Finish = Callable[..., tuple[jax.Array, ...]]
+"""What becomes of one sample's scores: `finish(scores, query_mask, *extra)`; hashable, as programs are compiled for it.
+
+| argument | shape | meaning |
+|---|---|---|
+| scores | (R, M) for each modality | by each of R references, in the order of its columns |
+| query_mask | (M,) or None for each modality | tokens that are scored |
+| extra | any | the sample's own part of whatever the schedule was given |
+| returns | (M,) for each modality | patch scores of the stage |
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class AverageInterval:
+    """The `Finish` of one modality: the interval average (eq. 8).
+
+    Attributes:
+        interval: Share of the lowest scores that is averaged.
+        implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
+    """
+
+    interval: float
+    implementation: str = "auto"
+
+    def __call__(self, scores: Sequence[jax.Array], query_mask: Sequence[jax.Array | None]) -> tuple[jax.Array]:
+        """((R, M),) to ((M,),)."""
+        del query_mask  # tokens do not meet each other here
+        (own,) = scores
+        count = interval_count(len(own), self.interval)
+        return (lowest_mean(own, count=count, axis=0, implementation=self.implementation),)
+
+
+class Scorers(NamedTuple):
+    """`References` as arrays of a program."""
+
+    columns: jax.Array
+    """(R,) of one sample, or (N, R)."""
+    units: jax.Array | None
+
+    @classmethod
+    def of(cls, references: References) -> "Scorers":
+        """The columns of all samples."""
+        units = None if references.units is None else jnp.asarray(references.units, jnp.int32)
+        return cls(jnp.asarray(references.columns, jnp.int32), units)
+
+
+def finish_sample(
+    finish: Finish,
+    num_units: int,
+    scores: Sequence[jax.Array],
+    columns: jax.Array,
+    units: jax.Array | None,
+    query_mask: Sequence[jax.Array | None],
+    extra: Sequence[Any],
+) -> tuple[jax.Array, ...]:
+    """One sample's patch scores.
+
+    Args:
+        finish: See `Finish`.
+        num_units: U.
+        scores: (T, M) for each modality, by all samples that score.
+        columns: (R,) the units that score this sample.
+        units: (T,) the unit each sample that scores belongs to; None: its own.
+        query_mask: (M,) or None for each modality.
+        extra: Of this sample.
+
+    Returns:
+        (M,) for each modality; 0 for tokens that are not scored.
+    """
+    if units is not None:
+        scores = [jax.ops.segment_min(x, units, num_units) for x in scores]
+    found = finish([x[columns] for x in scores], query_mask, *extra)
+    return tuple(x if mask is None else jnp.where(mask, x, 0) for x, mask in zip(found, query_mask, strict=True))
+
+
+def score_samples(
+    features: Sequence[jax.Array],
+    finish: Finish,
+    references: References,
+    *,
+    extra: Sequence[Any] = (),
+    query_mask: Masks = None,
+    reference_mask: Masks = None,
+    precision: str = "full",
+    half_type: str | None = None,
+    implementation: str = "auto",
+) -> tuple[jax.Array, ...]:
+    """Patch scores of one stage, all samples at once: the definition that every schedule keeps to.
+
+    Args:
+        features: Tokens (N, M, C) of each modality, in at least float32.
+        finish: From one sample's scores to its patch scores, see `Finish`.
+        references: Who scores whom, and what counts as one.
+        extra: Trees of arrays, one row a sample, whose rows `finish` gets.
+        query_mask: (N, M) for each modality: tokens that are scored; others get 0 and may hold anything.
+        reference_mask: (N, M) for each modality: tokens that score others. A sample without any is at infinite
+            distance.
+        precision: One of `PRECISIONS`.
+        half_type: The type that "fast" rounds to; default by platform.
+        implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
+
+    Returns:
+        (N, M) patch scores of each modality.
+    """
+    queries, valid = masks_or_none(query_mask, len(features)), masks_or_none(reference_mask, len(features))
+    clean = [without_garbage(x, q, v)[0] for x, q, v in zip(features, queries, valid, strict=True)]
+    options: dict[str, Any] = {"precision": precision, "half_type": half_type, "implementation": implementation}
+    columns, units = Scorers.of(references)
+
+    def one(scores: Sequence[jax.Array], column: jax.Array, masks: Any, rest: Any) -> tuple[jax.Array, ...]:
+        return finish_sample(finish, references.num_units, scores, column, units, masks, rest)
+
+    if references.everyone:
+        table = pair_table(clean, valid, **options)
+
+        def by_table(sample: tuple) -> tuple[jax.Array, ...]:
+            rows, *rest = sample
+            return one([safe_sqrt(x[rows]) for x in table], *rest)
+
+        rows = jnp.asarray(pair_rows(len(columns)))
+        return jax.lax.map(by_table, (rows, columns, tuple(queries), tuple(extra)))
+    scorers = [(x[references.samples], None if v is None else v[references.samples]) for x, v in zip(clean, valid)]
+
+    def by_panel(sample: tuple) -> tuple[jax.Array, ...]:
+        own, *rest = sample
+        pairs = zip(own, scorers, strict=True)
+        return one([panel_scores(o[None], tokens, valid=mask, **options)[0] for o, (tokens, mask) in pairs], *rest)
+
+    return jax.lax.map(by_panel, (tuple(clean), columns, tuple(queries), tuple(extra)))
+
+
+def masks_or_none(masks: Masks, count: int) -> list[jax.Array | None]:
+    """One mask, or None, for each modality."""
+    if masks is None:
+        return [None] * count
+    return [None if mask is None else jnp.asarray(mask).astype(bool) for mask in masks]
+
+
+def without_garbage(
+    tokens: jax.Array, query_mask: jax.Array | None, reference_mask: jax.Array | None
+) -> tuple[jax.Array, ...]:
+    """Tokens about their mean; those that neither are scored nor score become the mean, whatever they hold."""
+    if query_mask is None or reference_mask is None:
+        return centered(tokens)
+    counts = (query_mask | reference_mask)[..., None]
+    total = jnp.maximum(counts.sum(), 1).astype(tokens.dtype)
+    clean = jnp.where(counts, tokens, 0)
+    mean = jax.lax.stop_gradient(clean.sum(axis=(0, 1)) / total)
+    return (jnp.where(counts, tokens - mean[None, None], 0),)
 
 
 def mutual_scores(
@@ -239,6 +488,7 @@ def mutual_scores(
     precision: str = "full",
     references: int | None = None,
     seed: int = 0,
+    implementation: str = "auto",
 ) -> Float[jax.Array, "N M"]:
     """Scores of every patch of N samples by the other samples, one stage (paper eq. 7-8).
 
@@ -249,30 +499,29 @@ def mutual_scores(
         references: Score each sample by so many others, at least 1, see `draw_references`; N - 1 and above, and the
             default, mean all. (Not in the paper.)
         seed: Of their draw.
+        implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
 
     Returns:
         Patch scores >= 0 in the dtype of `features`; the mean over the stages (eq. 9) is the caller's. Differentiable.
 
     Raises:
-        ValueError: Wrong shapes, fewer than 2 samples, an interval outside (0, 1], an unknown precision, fewer than
-            one reference.
+        ValueError: Wrong shapes, fewer than 2 samples, an interval outside (0, 1], an unknown precision or
+            implementation, fewer than one reference.
     """
+    _expect_features(features)
+    expect_precision(precision)
+    expect_implementation(implementation)
+    interval_count(1, interval)
+    wide, dtype = as_float(features)
+    drawn = draw_references(features.shape[0], references, seed=seed)
+    finish = AverageInterval(interval, implementation)
+    (scores,) = score_samples((wide,), finish, drawn, precision=precision, implementation=implementation)
+    return scores.astype(dtype)
+
+
+def _expect_features(features: Array) -> None:
     expect_shape("features", features, (None, None, None))
-    _expect_tokens(features)
-    dtype = as_float(features)[1]
-    count = features.shape[0]
-    if references is not None and references < count - 1:
-        drawn = draw_references(count, references, seed=seed)
-        (wide,) = _centered(as_float(features)[0])
-        average = partial(mean_of_lowest, count=interval_count(references, interval), axis=0)
-        scorers = wide[drawn.samples]
-
-        def one(sample: tuple[jax.Array, jax.Array]) -> jax.Array:
-            tokens, columns = sample
-            return average(panel_scores(tokens[None], scorers, precision=precision)[0][columns])
-
-        return jax.lax.map(one, (wide, jnp.asarray(drawn.columns))).astype(dtype)
-    scores = all_pair_scores(features, precision=precision)
-    average = partial(mean_of_lowest, count=interval_count(scores.shape[1], interval), axis=0)
-    # One sample after the other: its scores stay in the cache while they are counted over and over.
-    return jax.lax.map(average, scores).astype(dtype)
+    if 0 in features.shape[1:]:
+        raise ValueError(f"features: expected at least one token and channel, received shape {features.shape}")
+    if features.shape[0] < 2:
+        raise ValueError(f"features: N = {features.shape[0]}: samples score each other, so at least 2 are needed")

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -78,39 +77,3 @@ def thin_out(labels: Sequence[int], ratio: Fraction | float | int, *, seed: int 
     count = min(len(good), max(1, round(ratio * len(good)))) if ratio else 0
     kept = np.random.default_rng(seed).permutation(good)[:count]
     return np.sort(np.concatenate([np.flatnonzero(np.asarray(labels) != 0), kept]))
-
-
-class References(NamedTuple):
-    """Who scores whom where not all others do: a few samples, and for each sample all of these but itself."""
-
-    samples: np.ndarray
-    """(T,) indices of the samples that score, ascending."""
-    columns: np.ndarray
-    """(N, R) for each sample, which of `samples` count."""
-
-
-def draw_references(count: int, references: int, *, seed: int = 0) -> References:
-    """Draw R references for each of N samples.
-
-    R + 1 samples are drawn without replacement; each sample is scored by the first R of them that are not itself. They
-    are the same for all, so that they can stay on the device while all others pass by: cost and memory grow linearly
-    in N.
-
-    Args:
-        count: N, at least 2.
-        references: R, at least 1; N - 1 and above means all others.
-        seed: Of the draw.
-
-    Raises:
-        ValueError: R is below 1 or no whole number, or N below 2.
-    """
-    if count < 2:
-        raise ValueError(f"N = {count}: samples score each other, so at least 2 are needed")
-    references = min(_options.whole("references", references, lowest=1), count - 1)
-    drawn = np.random.default_rng(seed).permutation(count)[: references + 1]
-    samples = np.sort(drawn)
-    last = np.searchsorted(samples, drawn[-1])
-    place = np.full(count, last)  # the one that does not count: the last one drawn, or the sample itself
-    place[samples] = np.arange(len(samples))
-    shifted = np.arange(references)[None] + (np.arange(references)[None] >= place[:, None])
-    return References(samples, shifted.astype(np.int32))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from musc_jax.interval import interval_count
+from musc_jax.mutual import interval_count
 
 
 @pytest.mark.parametrize(

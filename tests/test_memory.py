@@ -9,14 +9,11 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compiled import m
 from hypothesis import given
 from hypothesis import strategies as st
 
 from musc_jax.execution.feature_store import FeatureStore
-from musc_jax.execution.memory import BudgetError, Plan, Tokens, plan_memory
-from musc_jax.execution.programs import Programs
-from musc_jax.execution.streamed import stream_scores
+from musc_jax.execution.memory import BudgetError, Tokens, plan_memory
 from musc_jax.mutual import block_scores, panel_scores
 
 
@@ -91,39 +88,6 @@ def test_arrays_come_back_from_disk(tmp_path, rng):
 def units(rng, *shape):
     z = rng.normal(size=shape)
     return (z / np.linalg.norm(z, axis=-1, keepdims=True)).astype(np.float32)
-
-
-def stored(tmp_path, name, values):
-    writer = FeatureStore(tmp_path).writer(name, with_mean=True)
-    writer.append(values)
-    return writer.finish()
-
-
-@pytest.mark.parametrize(
-    ("panel", "chunk", "keep_scores", "references"),
-    [
-        *((panel, chunk, False, r) for panel, chunk in ((1, 1), (3, 2), (4, 5), (9, 9)) for r in (None, 3)),
-        *((block, block, True, None) for block in (1, 2, 4, 9)),
-    ],
-)
-def test_a_few_at_a_time_give_the_same_numbers(tmp_path, rng, panel, chunk, keep_scores, references):
-    image, points = units(rng, 9, 16, 8), units(rng, 9, 20, 6)
-    patches = jnp.asarray(rng.integers(0, 16, (9, 20)))
-    plan = Plan(True, False, panel, chunk, 0, 0, 0, keep_scores=keep_scores)
-    options = {"interval": 0.4, "references": references, "seed": 2}
-    on_disk = stored(tmp_path, "image", image)
-    for stage in (on_disk, jnp.asarray(image)):
-        (got,) = stream_scores([stage], None, plan, Programs(), **options)
-        np.testing.assert_allclose(got, m.mutual_scores(image, **options), atol=1e-5)
-    pair = [on_disk, stored(tmp_path, "points", points)]
-    seen = []
-    both = stream_scores(
-        pair, patches, plan, Programs(), variant="paper", progress=lambda *call: seen.append(call), **options
-    )
-    for got, want in zip(both, m.multimodal_scores(image, points, patches, variant="paper", **options), strict=True):
-        np.testing.assert_allclose(got, want, atol=1e-5)
-    assert seen[-1] == (9, 9)
-    assert seen == sorted(seen)
 
 
 @pytest.mark.parametrize("precision", ["full", "accurate", "fast"])

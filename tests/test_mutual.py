@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import musc_jax
-from musc_jax.subsets import draw_references
+from musc_jax.references import draw_references
 
 
 def naive_pairs(features):

@@ -1,7 +1,7 @@
 """Patch scores of a category: a stage at once, a few samples at a time, or over many devices (paper III-C)."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,17 +9,17 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
-from musc_jax._arrays import Array
 from musc_jax.config import Config
-from musc_jax.crossmodal import multimodal_scores
-from musc_jax.execution.devices import everywhere, on_every_device
-from musc_jax.execution.extraction import Features, Progress, Spread, patches_of_groups
+from musc_jax.crossmodal import EnhanceAndAverage
+from musc_jax.execution import dense, sharded, streamed
+from musc_jax.execution.devices import everywhere, half_type, on_every_device
+from musc_jax.execution.extraction import Features, Progress, patches_of_groups
 from musc_jax.execution.feature_store import StoredArray
 from musc_jax.execution.memory import Plan, Tokens, plan_memory
 from musc_jax.execution.programs import Programs
-from musc_jax.execution.sharded import sharded_multimodal_scores, sharded_mutual_scores
-from musc_jax.execution.streamed import Stage, stream_scores
-from musc_jax.mutual import mutual_scores
+from musc_jax.execution.schedule import Machine, Products, Schedule
+from musc_jax.mutual import AverageInterval, Finish
+from musc_jax.references import draw_references
 
 
 class PatchScores(NamedTuple):
@@ -70,76 +70,45 @@ def score_patches(
 ) -> PatchScores:
     """Mutual scores of all patches, averaged over the stages (paper III-C); by `plan`, default a stage at once."""
     modalities = [modality for modality in (features.image, features.points) if modality]
+    finish, extra = _finish(features, config)
+    references = draw_references(features.num_samples, config.scoring.references, seed=config.scoring.seed)
+    schedule, machine = _choose(features, programs, plan)
+    device = jax.local_devices()[0] if machine.mesh is None else machine.mesh.devices.flat[0]
+    products = Products(config.scoring.precision, half_type(device))
     count = len(modalities[0].stages)
-    patches = patches_of_groups(features, config) if len(modalities) == 2 else None
-    options: dict[str, Any] = {
-        "interval": 1.0 if "ia" in config.ablate else config.scoring.interval,
-        "precision": config.scoring.precision,
-        "references": config.scoring.references,
-        "seed": config.scoring.seed,
-    }
-    if patches is not None:
-        options |= {
-            "variant": config.variant,
-            "enhancement": "cae" not in config.ablate,
-            "trust": "trust" not in config.ablate,
-        }
     total: tuple[jax.Array, ...] | None = None
     for stage in range(count):
+        part = None if progress is None else partial(_report, progress, stage, count)
         own = [modality.stages[stage] for modality in modalities]
-        scores: Sequence[jax.Array]
-        if features.spread is not None:
-            scores = _over_devices(own, patches, features.spread, programs, **options)
-        elif plan is not None and not plan.whole_stages:
-            part: Callable | None = None
-            if progress:
-                part = lambda done, size, stage=stage: progress("mutual scoring", stage * size + done, count * size)  # noqa: E731
-            scores = stream_scores(own, patches, plan, programs, progress=part, **options)
-        elif patches is not None:
-            scores = programs.run("mutual scoring", multimodal_scores, *map(_on_device, own), patches, **options)
-        else:
-            scores = (programs.run("mutual scoring", mutual_scores, _on_device(own[0]), **options),)
-        total = tuple(scores) if total is None else tuple(a + b for a, b in zip(total, scores, strict=True))
-        if progress and (plan is None or plan.whole_stages or features.spread):
-            progress("mutual scoring", stage + 1, count)
+        scores = schedule(own, finish, references, machine, extra=extra, products=products, progress=part)
+        total = scores if total is None else tuple(a + b for a, b in zip(total, scores, strict=True))
     assert total is not None
     mean = [x / count for x in total]
     return PatchScores(mean[0] if features.image else None, mean[-1] if features.points else None)
 
 
-def _on_device(stage: Stage) -> Array:
-    return jnp.asarray(stage.load()) if isinstance(stage, StoredArray) else stage
+def _finish(features: Features, config: Config) -> tuple[Finish, tuple[jax.Array, ...]]:
+    """The method's part of a schedule, and what it needs of each sample. A new option of scoring goes here."""
+    interval = 1.0 if "ia" in config.ablate else config.scoring.interval
+    if features.image is None or features.points is None:
+        return AverageInterval(interval), ()
+    enhance, trust = "cae" not in config.ablate, "trust" not in config.ablate
+    return EnhanceAndAverage(interval, config.variant, enhance, trust), (patches_of_groups(features, config),)
 
 
-def _over_devices(
-    stages: list, patches: jax.Array | None, spread: Spread, programs: Programs, **options: Any
-) -> list[jax.Array]:
-    """Scores of one stage, computed where the samples lie; on the first device of every process when they return."""
-    mesh = spread.mesh
-    members = None if spread.whole else everywhere(spread.members.astype(np.int32), mesh)
-    if patches is not None:
-        missing = 0 if members is not None else stages[0].shape[0] - len(patches)
-        patches = everywhere(np.pad(np.asarray(patches), ((0, missing), (0, 0))), mesh)
-    count = len(spread.members)
-    found = programs.run("mutual scoring", _ring_scores, stages, patches, members, mesh=mesh, count=count, **options)
-    return [jnp.asarray(np.asarray(scores)) for scores in found]
+def _choose(features: Features, programs: Programs, plan: Plan | None) -> tuple[Schedule, Machine]:
+    """The schedule that fits to where the features lie and what the plan has room for."""
+    spread = features.spread
+    if spread is not None:
+        members = None if spread.whole else spread.members
+        return sharded.score_stage, Machine(programs, plan, spread.mesh, members)
+    if plan is not None and not plan.whole_stages:
+        return streamed.score_stage, Machine(programs, plan)
+    return dense.score_stage, Machine(programs, plan)
 
 
-def _ring_scores(
-    stages: list[jax.Array],
-    patches: jax.Array | None,
-    members: jax.Array | None,
-    *,
-    mesh: Mesh,
-    count: int,
-    **options: Any,
-) -> tuple[jax.Array, ...]:
-    if members is not None:
-        stages = [stage[members] for stage in stages]
-    if patches is not None:
-        image, points = stages
-        return sharded_multimodal_scores(image, points, patches, mesh, count=count, **options)
-    return (sharded_mutual_scores(stages[0], mesh, count=count, **options),)
+def _report(progress: Progress, stage: int, stages: int, done: int, total: int) -> None:
+    progress("mutual scoring", stage * total + done, stages * total)
 
 
 def salient_features(features: Features, scores: PatchScores, programs: Programs) -> Float[jax.Array, "N D"]:

@@ -10,9 +10,9 @@ samples is multiplied once over all devices.
     scores = jax.jit(lambda z: sharded_mutual_scores(z, mesh))(features)
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,23 +21,20 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
 from musc_jax._arrays import Array, as_float, as_index, expect_shape, expect_variant, safe_sqrt, same_dtype
-from musc_jax.crossmodal import average_both
-from musc_jax.execution.devices import AXIS, BY_SAMPLE, EVERYWHERE, on_every_device, padded_count
-from musc_jax.interval import interval_count, mean_of_lowest
-from musc_jax.mutual import _expect_precision, _two_way_minima, panel_scores
-from musc_jax.subsets import draw_references
-
-
-def _of_pairs(
-    a: jax.Array, b: jax.Array, first: jax.Array, second: jax.Array, precision: str
-) -> tuple[jax.Array, jax.Array]:
-    """Squared scores of the pairs (a[first], b[second]), seen from a and from b, each (pairs, M)."""
-
-    def one_pair(_: None, pair: tuple) -> tuple[None, tuple[jax.Array, jax.Array]]:
-        i, j = pair
-        return None, _two_way_minima(a[i], b[j], precision)
-
-    return jax.lax.scan(one_pair, None, (first, second))[1]
+from musc_jax.crossmodal import EnhanceAndAverage
+from musc_jax.execution.devices import AXIS, BY_SAMPLE, EVERYWHERE, everywhere, half_type, on_every_device, padded_count
+from musc_jax.execution.schedule import Counter, Machine, Products, Stage, masks_of
+from musc_jax.kernels.rounding import common_scale, expect_precision
+from musc_jax.mutual import (
+    AverageInterval,
+    Finish,
+    Scorers,
+    finish_sample,
+    interval_count,
+    panel_scores,
+    squared_of_pairs,
+)
+from musc_jax.references import References, draw_references
 
 
 def _antipodal_pairs(share: int) -> tuple[np.ndarray, np.ndarray]:
@@ -53,30 +50,39 @@ def _antipodal_pairs(share: int) -> tuple[np.ndarray, np.ndarray]:
     return own, visitor
 
 
-def _half_ring(block: jax.Array, devices: int, precision: str) -> jax.Array:
+_Block = tuple[jax.Array, jax.Array | None]
+"""A device's tokens (samples, M, C), and which of them may be nearest; None: all."""
+
+
+def _half_ring(block: _Block, devices: int, products: Products) -> jax.Array:
     """Squared scores of a device's samples by all samples, (own samples, all samples, M); 0 by themselves.
 
     Runs on every device inside of `shard_map`. `block` is the device's share.
     """
-    share, tokens, _ = block.shape
+    share, tokens, _ = block[0].shape
     at = jax.lax.axis_index(AXIS)
+    options = {"precision": products.precision, "implementation": products.implementation}
 
-    def shifted(x: jax.Array, by: int) -> jax.Array:
-        return jax.lax.ppermute(x, AXIS, [(device, (device + by) % devices) for device in range(devices)])
+    def shifted(x: Any, by: int) -> Any:
+        send = [(device, (device + by) % devices) for device in range(devices)]
+        return jax.tree.map(lambda part: jax.lax.ppermute(part, AXIS, send), x)
 
-    dtype = jnp.float32 if block.dtype.itemsize == 2 else block.dtype
+    def of_pairs(visitor: _Block, first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return squared_of_pairs(block[0], visitor[0], first, second, block[1], visitor[1], **options)
+
+    dtype = jnp.float32 if block[0].dtype.itemsize == 2 else block[0].dtype
     scores = jax.lax.pcast(jnp.zeros((share, devices, share, tokens), dtype), (AXIS,), to="varying")
     # On its way before the own samples are compared: the transfer hides behind the products.
     visitor = shifted(block, 1) if devices > 1 else block
     if share > 1:
         first, second = (jnp.asarray(x, jnp.int32) for x in np.triu_indices(share, k=1))
-        to_second, to_first = _of_pairs(block, block, first, second, precision)
+        to_second, to_first = of_pairs(block, first, second)
         scores = scores.at[first, at, second].set(to_second).at[second, at, first].set(to_first)
     every, other = (jnp.asarray(x, jnp.int32) for x in np.divmod(np.arange(share * share), share))
     for step in range(1, (devices - 1) // 2 + 1):
         home = (at - step) % devices
         current, visitor = visitor, shifted(visitor, 1) if step < devices // 2 else visitor
-        own, theirs = _of_pairs(block, current, every, other, precision)
+        own, theirs = of_pairs(current, every, other)
         scores = scores.at[:, home].set(own.reshape(share, share, tokens))
         theirs = shifted(theirs.reshape(share, share, tokens).swapaxes(0, 1), -step)
         scores = scores.at[:, (at + step) % devices].set(theirs)
@@ -86,83 +92,168 @@ def _half_ring(block: jax.Array, devices: int, precision: str) -> jax.Array:
         side = (at >= devices // 2).astype(jnp.int32)
         own_table, visitor_table = (jnp.asarray(x) for x in _antipodal_pairs(share))
         i, j = own_table[side], visitor_table[side]
-        own, theirs = _of_pairs(block, visitor, i, j, precision)
+        own, theirs = of_pairs(visitor, i, j)
         scores = scores.at[i, opposite, j].set(own)
         theirs = shifted(theirs, devices // 2)
         scores = scores.at[visitor_table[1 - side], opposite, own_table[1 - side]].set(theirs)
     return scores.reshape(share, devices * share, tokens)
 
 
-def _centered_shares(blocks: tuple[jax.Array, ...], real: jax.Array, count: int) -> tuple[jax.Array, ...]:
-    """The mean token of all real samples, of each modality; the same on all devices."""
-    mask = real[:, None, None]
-    totals = (jax.lax.psum(jnp.where(mask, block, 0).sum(axis=(0, 1)), AXIS) for block in blocks)
-    return tuple(jax.lax.stop_gradient(t / (count * b.shape[1])) for t, b in zip(totals, blocks, strict=True))
+def _without_garbage(block: jax.Array, needed: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(tokens about the mean of those needed, that mean): the same mean on all devices; what is not needed is 0."""
+    clean = jnp.where(needed[..., None], block, 0)
+    total = jax.lax.psum(needed.sum(), AXIS)
+    mean = jax.lax.stop_gradient(jax.lax.psum(clean.sum(axis=(0, 1)), AXIS) / jnp.maximum(total, 1).astype(block.dtype))
+    return jnp.where(needed[..., None], block - mean[None, None], 0), mean
 
 
-def _in_half(block: jax.Array, real: jax.Array, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
-    """(rounded, scale): as `musc_jax.mutual` rounds, with a scale that is the same on all devices."""
-    largest = jax.lax.pmax(jax.lax.stop_gradient(jnp.where(real[:, None, None], jnp.abs(block), 0).max()), AXIS)
-    scale = jnp.exp2(jnp.ceil(jnp.log2(jnp.maximum(largest, jnp.finfo(jnp.float32).tiny)))).astype(block.dtype)
+def _in_half(block: jax.Array, dtype: str) -> tuple[jax.Array, jax.Array]:
+    """(rounded, scale), with a scale that is the same on all devices."""
+    largest = jax.lax.pmax(jax.lax.stop_gradient(jnp.abs(block).max()), AXIS)
+    scale = common_scale(largest).astype(block.dtype)
     return (block / scale).astype(dtype), scale
 
 
-def _sharded(
-    features: tuple[jax.Array, ...],
-    extra: tuple[jax.Array, ...],
-    mesh: Mesh,
-    average: Callable[..., tuple[jax.Array, ...]],
-    *,
-    count: int,
-    precision: str,
-    references: int | None,
-    seed: int,
-) -> tuple[jax.Array, ...]:
-    """`average(scores (R, M) of each modality, *extra)` for each of `count` samples, computed where the sample lies."""
-    kind = mesh.devices.flat[0].device_kind
-    half = jnp.dtype(jnp.float16 if "NVIDIA" in kind else jnp.bfloat16)
-    drawn = None
-    if references is not None and references < count - 1:
-        drawn = draw_references(count, references, seed=seed)
-    scorers = tuple(x[drawn.samples] for x in features) if drawn else ()
-    columns = (jnp.asarray(drawn.columns),) if drawn else ()
+class _Drawn(NamedTuple):
+    """The static part of `References`: samples that score (None: all), units, samples that are scored."""
 
-    def one_share(blocks: tuple, extra: tuple, scorers: tuple, columns: tuple) -> tuple[jax.Array, ...]:
+    samples: tuple[int, ...] | None
+    num_units: int
+    num_scored: int
+
+    @classmethod
+    def of(cls, references: References) -> "_Drawn":
+        samples = None if references.everyone else tuple(references.samples.tolist())
+        return cls(samples, references.num_units, len(references.columns))
+
+
+def _score_over_mesh(
+    features: tuple[jax.Array, ...],
+    scorers: Scorers,
+    extra: tuple,
+    query_mask: tuple[jax.Array | None, ...],
+    reference_mask: tuple[jax.Array | None, ...],
+    *,
+    drawn: _Drawn,
+    finish: Finish,
+    mesh: Mesh,
+    products: Products,
+) -> tuple[jax.Array, ...]:
+    """`musc_jax.mutual.score_samples` over a mesh: each sample's scores are finished where the sample lies.
+
+    Features may have padding behind the samples that are meant; what comes back has it, too.
+    """
+    columns, units = scorers
+    chosen, count = drawn.samples, drawn.num_scored
+    others, masks_of_others = (), ()
+    if chosen is not None:
+        index_of_others = np.array(chosen, np.int32)
+        others, masks_of_others = jax.tree.map(lambda x: x[index_of_others], (features, reference_mask))
+
+    def one_share(blocks: tuple, per_sample: tuple, valid: tuple, others: tuple, masks: tuple, units: Any) -> tuple:
         share = blocks[0].shape[0]
         index = jax.lax.axis_index(AXIS) * share + jnp.arange(share, dtype=jnp.int32)
-        means = _centered_shares(blocks, index < count, count)
-        blocks = tuple(b - mean[None, None] for b, mean in zip(blocks, means, strict=True))
-        if drawn:
-            scorers = tuple(s - mean[None, None] for s, mean in zip(scorers, means, strict=True))
+        real = (index < count)[:, None]
+        tokens, means = [], []
+        for block, query, reference in zip(blocks, per_sample[1], valid, strict=True):
+            needed = real if query is None or reference is None else real & (query | reference)
+            clean, mean = _without_garbage(block, jnp.broadcast_to(needed, block.shape[:2]))
+            tokens.append(clean)
+            means.append(mean)
+
+        def finished(scores: Sequence[jax.Array], sample: tuple) -> tuple[jax.Array, ...]:
+            column, query, rest = sample
+            return finish_sample(finish, drawn.num_units, scores, column, units, query, rest)
+
+        if chosen is not None:
+            about = [
+                x - mean[None, None] if mask is None else jnp.where(mask[..., None], x - mean[None, None], 0)
+                for x, mean, mask in zip(others, means, masks, strict=True)
+            ]
 
             def by_drawn(sample: tuple) -> tuple[jax.Array, ...]:
-                own, rest, (column,) = sample
-                pairs = zip(own, scorers, strict=True)
-                scores = (panel_scores(o[None], s, precision=precision)[0][column] for o, s in pairs)
-                return average(*scores, *rest)
+                own, rest = sample
+                parts = zip(own, about, masks, strict=True)
+                return finished([panel_scores(o[None], s, valid=m, **products._asdict())[0] for o, s, m in parts], rest)
 
-            return jax.lax.map(by_drawn, (blocks, extra, columns))
+            return jax.lax.map(by_drawn, (tuple(tokens), per_sample))
         squared, scales = [], []
-        for block in blocks:
-            scale = jnp.ones((), block.dtype)
-            if precision == "fast" and block.dtype == jnp.float32:
-                block, scale = _in_half(block, index < count, half)
-            squared.append(_half_ring(block, mesh.size, precision))
+        for clean, mask in zip(tokens, valid, strict=True):
+            scale = jnp.ones((), clean.dtype)
+            if products.precision == "fast" and clean.dtype == jnp.float32:
+                clean, scale = _in_half(clean, products.half_type)
+            squared.append(_half_ring((clean, mask), mesh.size, products))
             scales.append(scale)
-        reference = jnp.arange(count - 1, dtype=jnp.int32)
 
-        def by_others(sample: tuple) -> tuple[jax.Array, ...]:
-            rows, rest, at = sample
-            others = reference + (reference >= at).astype(jnp.int32)  # in their order, without the sample itself
-            return average(*(safe_sqrt(r[others]) * scale for r, scale in zip(rows, scales, strict=True)), *rest)
+        def by_all(sample: tuple) -> tuple[jax.Array, ...]:
+            rows, rest = sample
+            return finished([safe_sqrt(r[:count]) * s for r, s in zip(rows, scales, strict=True)], rest)
 
-        return jax.lax.map(by_others, (tuple(squared), extra, index))
+        return jax.lax.map(by_all, (tuple(squared), per_sample))
 
-    specs = (BY_SAMPLE, BY_SAMPLE, EVERYWHERE, BY_SAMPLE)
+    filled = partial(_filled, mesh=mesh)
+    blocks, per_sample, own_masks = jax.tree.map(filled, (features, (columns, query_mask, extra), reference_mask))
+    specs = (BY_SAMPLE, BY_SAMPLE, BY_SAMPLE, EVERYWHERE, EVERYWHERE, EVERYWHERE)
     mapped = jax.shard_map(one_share, mesh=mesh, in_specs=specs, out_specs=BY_SAMPLE)
-    filled = (jax.tree.map(partial(_filled, mesh=mesh), x) for x in (features, extra, columns))
-    features, extra, columns = filled
-    return mapped(features, extra, scorers, columns)
+    return mapped(blocks, per_sample, own_masks, others, masks_of_others, units)
+
+
+def score_stage(
+    stages: Sequence[Stage],
+    finish: Finish,
+    references: References,
+    machine: Machine,
+    *,
+    extra: Sequence[Any] = (),
+    query_mask: Sequence[Array | None] | None = None,
+    reference_mask: Sequence[Array | None] | None = None,
+    products: Products = Products(),  # noqa: B008 - immutable
+    progress: Counter | None = None,
+) -> tuple[jax.Array, ...]:
+    """A `musc_jax.execution.schedule.Schedule`; scores are on the first device of every process when it returns."""
+    mesh, count = machine.mesh, len(references.columns)
+    assert mesh is not None
+    members = None if machine.members is None else everywhere(machine.members.astype(np.int32), mesh)
+    rows = count if members is not None else stages[0].shape[0]
+
+    def spread(x: Array) -> jax.Array:
+        host = np.asarray(x)
+        return everywhere(np.pad(host, [(0, rows - len(host))] + [(0, 0)] * (host.ndim - 1)), mesh)
+
+    per_sample = jax.tree.map(spread, (tuple(extra), tuple(masks_of(query_mask, len(stages)))))
+    masks = jax.tree.map(spread, tuple(masks_of(reference_mask, len(stages))))
+    columns, units = Scorers.of(references)
+    scorers = Scorers(spread(columns), None if units is None else everywhere(np.asarray(units), mesh))
+    found = machine.programs.run(
+        "mutual scoring",
+        _score_stage,
+        tuple(stages),
+        members,
+        scorers,
+        *per_sample,
+        masks,
+        drawn=_Drawn.of(references),
+        finish=finish,
+        mesh=mesh,
+        products=products,
+    )
+    if progress is not None:
+        progress(1, 1)
+    return tuple(jnp.asarray(np.asarray(scores)) for scores in found)
+
+
+def _score_stage(
+    stages: tuple[jax.Array, ...],
+    members: jax.Array | None,
+    *arrays: Any,
+    mesh: Mesh,
+    drawn: _Drawn,
+    **options: Any,
+) -> tuple[jax.Array, ...]:
+    if members is not None:
+        stages = tuple(stage[members] for stage in stages)
+    found = _score_over_mesh(stages, *arrays, mesh=mesh, drawn=drawn, **options)
+    return tuple(_gathered(x, drawn.num_scored, mesh, jnp.dtype(jnp.float32)) for x in found)
 
 
 def _filled(x: jax.Array, mesh: Mesh) -> jax.Array:
@@ -218,17 +309,25 @@ def sharded_mutual_scores(
         ValueError: As `mutual_scores`; a mesh of several axes.
     """
     expect_shape("features", features, (None, None, None))
-    _expect_precision(precision)
+    expect_precision(precision)
     interval_count(1, interval)  # refused here and not in the middle of a trace
     real = _real_count(features, count, mesh)
     wide, dtype = as_float(features)
-
-    def average(scores: jax.Array) -> tuple[jax.Array, ...]:
-        return (mean_of_lowest(scores, interval_count(len(scores), interval), axis=0),)
-
-    drawing: dict[str, Any] = {"references": references, "seed": seed}
-    (found,) = _sharded((wide,), (), mesh, average, count=real, precision=precision, **drawing)
+    drawn = draw_references(real, references, seed=seed)
+    (found,) = _sharded((wide,), AverageInterval(interval), drawn, mesh, (), precision)
     return _gathered(found, real, mesh, dtype)
+
+
+def _sharded(
+    features: tuple[jax.Array, ...], finish: Finish, references: References, mesh: Mesh, extra: tuple, precision: str
+) -> tuple[jax.Array, ...]:
+    none = (None,) * len(features)
+    products = Products(precision, half_type(mesh.devices.flat[0]))
+    scorers = Scorers.of(references)
+    rows = features[0].shape[0]
+    scorers = scorers._replace(columns=jnp.pad(scorers.columns, ((0, rows - len(scorers.columns)), (0, 0))))
+    options: dict[str, Any] = {"drawn": _Drawn.of(references), "finish": finish, "mesh": mesh, "products": products}
+    return _score_over_mesh(features, scorers, extra, none, none, **options)
 
 
 def sharded_multimodal_scores(
@@ -274,13 +373,13 @@ def sharded_multimodal_scores(
     expect_shape("features_3d", features_3d, (features_2d.shape[0], None, None))
     expect_shape("patch_of_group", patch_of_group, features_3d.shape[:2])
     expect_variant(variant)
-    _expect_precision(precision)
+    expect_precision(precision)
     interval_count(1, interval)
     real = _real_count(features_2d, count, mesh)
     dtypes = as_float(features_2d)[1], as_float(features_3d)[1]
-    average = partial(average_both, interval=interval, variant=variant, enhancement=enhancement, trust=trust)
+    finish = EnhanceAndAverage(interval, variant, enhancement, trust)
     features = same_dtype(features_2d, features_3d)
     patches = (as_index("patch_of_group", patch_of_group),)
-    drawing: dict[str, Any] = {"references": references, "seed": seed}
-    found = _sharded(features, patches, mesh, average, count=real, precision=precision, **drawing)
+    drawn = draw_references(real, references, seed=seed)
+    found = _sharded(features, finish, drawn, mesh, patches, precision)
     return _gathered(found[0], real, mesh, dtypes[0]), _gathered(found[1], real, mesh, dtypes[1])

@@ -1,12 +1,11 @@
 """Mutual scoring a few samples at a time, for categories whose features or pair scores do not fit into memory.
 
-The numbers are those of `mutual_scores` and `multimodal_scores`. Where the scores of all pairs fit, blocks of samples
-meet, and each pair is multiplied once. Where not even these fit, a panel of samples is scored by all others, in one
-direction only: that costs twice as much. A fixed number of references costs the same for each sample.
+Where the scores of all pairs fit, blocks of samples meet, and each pair is multiplied once. Where not even these fit, a
+panel of samples is scored by all others, in one direction only: that costs twice as much. A fixed number of references
+costs the same for each sample.
 """
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -15,85 +14,97 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from musc_jax._arrays import Array
-from musc_jax.crossmodal import average_both
 from musc_jax.execution.feature_store import StoredArray
 from musc_jax.execution.memory import Plan
 from musc_jax.execution.programs import Programs
-from musc_jax.interval import interval_count, mean_of_lowest
-from musc_jax.mutual import block_scores, panel_scores
+from musc_jax.execution.schedule import Counter, Machine, Products, Stage, masks_of
+from musc_jax.mutual import Finish, Scorers, block_scores, finish_sample, panel_scores
+from musc_jax.references import References
 from musc_jax.storage.prefetch import map_ahead
-from musc_jax.subsets import draw_references
 
-Stage = Array | StoredArray
-"""Features (N, M, C) of one modality and stage."""
-
-Counter = Callable[[int, int], None]
-"""Called with (samples done, samples in all)."""
+# Samples read at once where only their mean is wanted.
+_READ_AT_ONCE = 8
 
 _Panel = tuple[np.ndarray, list[jax.Array]]
 """Samples, and their scores (B, T, M) by all that score, of each modality."""
 
+_Part = tuple[jax.Array, jax.Array | None]
+"""Tokens (B, M, C) of some samples, and which of them may be nearest; None: all."""
 
-def stream_scores(
-    stages: list[Stage],
-    patch_of_group: Int[jax.Array, "N G"] | None,
-    plan: Plan,
-    programs: Programs,
+
+def score_stage(
+    stages: Sequence[Stage],
+    finish: Finish,
+    references: References,
+    machine: Machine,
     *,
-    interval: float,
-    precision: str = "full",
-    references: int | None = None,
-    seed: int = 0,
+    extra: Sequence[Any] = (),
+    query_mask: Sequence[Array | None] | None = None,
+    reference_mask: Sequence[Array | None] | None = None,
+    products: Products = Products(),  # noqa: B008 - immutable
     progress: Counter | None = None,
-    **enhancement: Any,
-) -> list[Float[jax.Array, "N M"]]:
-    """Patch scores of one stage.
-
-    Args:
-        stages: One modality's features, or the image's and the points'.
-        patch_of_group: With both, the image patch each group belongs to.
-        plan: How many samples are scored, and score, at a time.
-        programs: Compiles and times.
-        interval: Share of the lowest scores that is averaged.
-        precision: See `mutual_scores`.
-        references: See `mutual_scores`.
-        seed: See `mutual_scores`.
-        progress: Called with (samples done, samples in all).
-        enhancement: Options of `multimodal_scores`.
-    """
+) -> tuple[jax.Array, ...]:
+    """A `musc_jax.execution.schedule.Schedule`; `machine.plan` says how many samples meet at a time."""
+    plan, run = machine.plan, machine.programs.run
+    assert plan is not None
+    queries, valid = masks_of(query_mask, len(stages)), masks_of(reference_mask, len(stages))
+    stream = _Stream(stages, queries, valid, machine.programs, products)
+    columns, units = Scorers.of(references)
+    options: dict[str, Any] = {
+        "finish": finish,
+        "num_units": references.num_units,
+        "num_scorers": len(references.samples),
+    }
     count = len(stages[0])
-    drawn = draw_references(count, count - 1 if references is None else references, seed=seed)
-    stream = _Stream(stages, [_mean(stage) for stage in stages], programs, precision)
-    finish: Callable = _average_one if len(stages) == 1 else _average_both
-    options = {"interval": interval, **enhancement}
+    per_sample = (columns, tuple(queries), tuple(extra))
     out = [np.zeros(stage.shape[:2], np.float32) for stage in stages]
-    all_meet = plan.keep_scores and len(drawn.samples) == count
-    panels = stream.blocks(plan, progress) if all_meet else stream.panels(plan, drawn.samples, progress)
+    all_meet = plan.keep_scores and references.everyone
+    panels = stream.blocks(plan, progress) if all_meet else stream.panels(plan, references.samples, progress)
     for rows, scores in panels:
         # A panel is filled up with the last sample, so that one program serves all.
         index = np.minimum(rows, count - 1)
-        patches = () if patch_of_group is None else (patch_of_group[index],)
-        found = programs.run("mutual scoring", finish, *scores, *patches, drawn.columns[index], **options)
+        own = jax.tree.map(lambda x: x[index], per_sample)  # noqa: B023 - used at once
+        found = run("mutual scoring", _finish_panel, tuple(scores), units, own, **options)
         for whole, part in zip(out, found, strict=True):
             whole[rows[0] : rows[-1] + 1] = np.asarray(part)[: count - rows[0]]
-    return [jnp.asarray(values) for values in out]
+    return tuple(jnp.asarray(values) for values in out)
 
 
 class _Stream:
     """Reads a stage of each modality in parts and multiplies them; what is read next is read meanwhile."""
 
-    def __init__(self, stages: list[Stage], means: list[jax.Array], programs: Programs, precision: str) -> None:
-        self._stages, self._means = stages, means
-        self._programs, self._precision = programs, precision
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        query_mask: list[np.ndarray | None],
+        reference_mask: list[np.ndarray | None],
+        programs: Programs,
+        products: Products,
+    ) -> None:
+        self._stages, self._valid, self._programs, self._products = stages, reference_mask, programs, products
         self._count = len(stages[0])
+        # Tokens that neither are scored nor score may hold anything.
+        pairs = zip(query_mask, reference_mask, strict=True)
+        self._needed = [None if q is None or r is None else q | r for q, r in pairs]
+        self._means = [_mean(stage, needed) for stage, needed in zip(stages, self._needed, strict=True)]
 
-    def _read(self, jobs: list[tuple[int, np.ndarray]]) -> Iterator[jax.Array]:
+    def _part(self, job: tuple[int, np.ndarray]) -> _Part:
+        """The features of some samples on the device, about the common mean: distances do not change by it."""
+        modality, samples = job
+        stage, needed, valid = self._stages[modality], self._needed[modality], self._valid[modality]
+        index = np.minimum(samples, self._count - 1)
+        rows = jnp.asarray(stage.rows(index) if isinstance(stage, StoredArray) else stage[index])
+        centered = rows - self._means[modality][None, None]
+        if needed is not None:
+            centered = jnp.where(jnp.asarray(needed[index])[..., None], centered, 0)
+        return centered, None if valid is None else jnp.asarray(valid[index])
+
+    def _read(self, jobs: list[tuple[int, np.ndarray]]) -> Iterator[_Part]:
         """(modality, samples) after (modality, samples)."""
-        read = lambda job: _rows(self._stages[job[0]], self._means[job[0]], np.minimum(job[1], self._count - 1))  # noqa: E731
-        return map_ahead(read, jobs, workers=1, ahead=2)
+        return map_ahead(self._part, jobs, workers=1, ahead=2)
 
     def _run(self, function: Callable, *args: Any) -> jax.Array:
-        return self._programs.run("mutual scoring", function, *args, donate=(0,), precision=self._precision)
+        return self._programs.run("mutual scoring", function, *args, donate=(0,), products=self._products)
 
     def panels(self, plan: Plan, scorers: np.ndarray, progress: Counter | None) -> Iterator[_Panel]:
         """A few samples by all that score, `chunk` of them at a time."""
@@ -110,7 +121,7 @@ class _Stream:
         for rows in panels:
             scores = []
             for m in modalities:
-                queries = next(arriving)
+                queries, _ = next(arriving)
                 scored = jnp.zeros((panel, len(chunks) * chunk, queries.shape[1]), jnp.float32)
                 for start in starts:
                     others = resident[m] if resident else next(arriving)
@@ -138,7 +149,7 @@ class _Stream:
                 at = np.int32(starts[i]), np.int32(starts[j])
                 if i == j:
                     own = visitors
-                    scored = self._run(_score_into, scored, own, visitors, *at)
+                    scored = self._run(_score_into, scored, own[0], visitors, *at)
                 else:
                     scored = self._run(_score_both_into, scored, own, visitors, *at)
                 del visitors
@@ -151,56 +162,61 @@ class _Stream:
             yield index, [scored[start : start + size] for scored in everyone]
 
 
-def _mean(stage: Stage) -> jax.Array:
-    mean = stage.mean if isinstance(stage, StoredArray) else stage.mean(axis=(0, 1))
-    return jnp.zeros(stage.shape[2]) if mean is None else jnp.asarray(mean)
-
-
-def _rows(stage: Stage, mean: jax.Array, index: Int[np.ndarray, " B"]) -> Float[jax.Array, "B M C"]:
-    """The features of some samples on the device; the common mean is subtracted, as distances do not change by it."""
-    rows = stage.rows(index) if isinstance(stage, StoredArray) else stage[index]
-    return jnp.asarray(rows) - mean[None, None]
+def _mean(stage: Stage, needed: np.ndarray | None) -> Float[jax.Array, "C"]:
+    """The mean token, over those that are needed."""
+    if needed is None:
+        mean = stage.mean if isinstance(stage, StoredArray) else stage.mean(axis=(0, 1))
+        return jnp.zeros(stage.shape[2]) if mean is None else jnp.asarray(mean)
+    total = np.zeros(stage.shape[2], np.float64)
+    for start in range(0, len(stage), _READ_AT_ONCE):
+        index = np.arange(start, min(start + _READ_AT_ONCE, len(stage)))
+        rows = stage.rows(index) if isinstance(stage, StoredArray) else np.asarray(stage[index])
+        total += np.where(needed[index][..., None], rows, 0).sum(axis=(0, 1), dtype=np.float64)
+    return jnp.asarray((total / max(int(needed.sum()), 1)).astype(np.float32))
 
 
 def _score_into(
     scores: Float[jax.Array, "A B M"],
     queries: Float[jax.Array, "a M C"],
-    references: Float[jax.Array, "b M C"],
+    references: _Part,
     row: Int[jax.Array, ""],
     column: Int[jax.Array, ""],
     *,
-    precision: str,
+    products: Products,
 ) -> Float[jax.Array, "A B M"]:
     """Scores by a few more samples, written where they belong; nothing is there twice."""
-    found = panel_scores(queries, references, precision=precision)
+    tokens, valid = references
+    found = panel_scores(queries, tokens, valid=valid, **products._asdict())
     return jax.lax.dynamic_update_slice(scores, found, (row, column, jnp.zeros_like(row)))
 
 
 def _score_both_into(
     scores: Float[jax.Array, "A A M"],
-    first: Float[jax.Array, "a M C"],
-    second: Float[jax.Array, "a M C"],
+    first: _Part,
+    second: _Part,
     row: Int[jax.Array, ""],
     column: Int[jax.Array, ""],
     *,
-    precision: str,
+    products: Products,
 ) -> Float[jax.Array, "A A M"]:
     """The same in both directions."""
-    there, back = block_scores(first, second, precision=precision)
+    (own, valid_first), (other, valid_second) = first, second
+    there, back = block_scores(own, other, valid_first=valid_first, valid_second=valid_second, **products._asdict())
     scores = jax.lax.dynamic_update_slice(scores, there, (row, column, jnp.zeros_like(row)))
     return jax.lax.dynamic_update_slice(scores, back, (column, row, jnp.zeros_like(row)))
 
 
-def _average_one(scores: jax.Array, columns: jax.Array, *, interval: float) -> tuple[jax.Array]:
-    average = partial(mean_of_lowest, count=interval_count(columns.shape[1], interval), axis=0)
-    return (jax.lax.map(lambda sample: average(sample[0][sample[1]]), (scores, columns)),)
+def _finish_panel(
+    scores: tuple[jax.Array, ...],
+    units: jax.Array | None,
+    per_sample: tuple,
+    *,
+    finish: Finish,
+    num_units: int,
+    num_scorers: int,
+) -> tuple[jax.Array, ...]:
+    def one(sample: tuple) -> tuple[jax.Array, ...]:
+        own, (columns, masks, rest) = sample
+        return finish_sample(finish, num_units, [x[:num_scorers] for x in own], columns, units, masks, rest)
 
-
-def _average_both(
-    by_2d: jax.Array, by_3d: jax.Array, patches: jax.Array, columns: jax.Array, **options: Any
-) -> tuple[jax.Array, jax.Array]:
-    def one(sample: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-        own_2d, own_3d, patch, column = sample
-        return average_both(own_2d[column], own_3d[column], patch, **options)
-
-    return jax.lax.map(one, (by_2d, by_3d, patches, columns))
+    return jax.lax.map(one, (scores, per_sample))

@@ -1,0 +1,183 @@
+"""Mutual scoring with a stage on one device: each pair of samples is multiplied once, some pairs a program."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from musc_jax._arrays import Array, safe_sqrt
+from musc_jax.execution.feature_store import StoredArray
+from musc_jax.execution.schedule import Counter, Machine, Products, Stage, masks_of
+from musc_jax.kernels.rounding import common_scale
+from musc_jax.mutual import Finish, Scorers, finish_sample, pair_rows, panel_scores, squared_of_pairs, without_garbage
+from musc_jax.references import References
+
+# A category's pairs go into at most so many calls of one program, so that there is something to report in between,
+_MOST_CALLS = 16
+# but in no smaller parts than this many: starting a program takes as long as a product or two on a GPU.
+_FEWEST_PAIRS = 64
+# With few references, so many samples are scored by them at a time.
+_SAMPLES_AT_ONCE = 32
+
+
+def score_stage(
+    stages: Sequence[Stage],
+    finish: Finish,
+    references: References,
+    machine: Machine,
+    *,
+    extra: Sequence[Any] = (),
+    query_mask: Sequence[Array | None] | None = None,
+    reference_mask: Sequence[Array | None] | None = None,
+    products: Products = Products(),  # noqa: B008 - immutable
+    progress: Counter | None = None,
+) -> tuple[jax.Array, ...]:
+    """A `musc_jax.execution.schedule.Schedule`."""
+    run = machine.programs.run
+    queries, valid = masks_of(query_mask, len(stages)), masks_of(reference_mask, len(stages))
+    half = products.half_type if products.precision == "fast" else None
+    tokens, scales = [], []
+    for stage, query, reference in zip(stages, queries, valid, strict=True):
+        on_device = jnp.asarray(stage.load()) if isinstance(stage, StoredArray) else stage
+        prepared, scale = run("mutual scoring", _prepare, on_device, query, reference, half_type=half)
+        tokens.append(prepared)
+        scales.append(scale)
+    columns, units = Scorers.of(references)
+    options: dict[str, Any] = {"finish": finish, "num_units": references.num_units}
+    per_sample = (columns, tuple(queries), tuple(extra))
+    if not references.everyone:
+        return _by_panels(tokens, scales, valid, units, per_sample, references, machine, products, progress, options)
+    tables = []
+    for done, (own, mask) in enumerate(zip(tokens, valid, strict=True)):
+        tables.append(_table(own, mask, machine, products, progress, done, len(tokens)))
+    rows = pair_rows(len(columns), tables[0].shape[1])
+    return run("mutual scoring", _finish_all, tuple(tables), tuple(scales), rows, units, per_sample, **options)
+
+
+def _prepare(
+    tokens: jax.Array, query_mask: jax.Array | None, reference_mask: jax.Array | None, *, half_type: str | None
+) -> tuple[jax.Array, jax.Array]:
+    """(tokens about their mean, scale): rounded to half precision where asked for, and then to be scaled back."""
+    (clean,) = without_garbage(tokens, query_mask, reference_mask)
+    if half_type is None or clean.dtype != jnp.float32:
+        return clean, jnp.ones((), clean.dtype)
+    scale = common_scale(jnp.max(jnp.abs(clean)))
+    return (clean / scale).astype(half_type), scale
+
+
+def _table(
+    tokens: jax.Array,
+    mask: np.ndarray | None,
+    machine: Machine,
+    products: Products,
+    progress: Counter | None,
+    modality: int,
+    modalities: int,
+) -> jax.Array:
+    """Squared scores (2, pairs, M) of all pairs in both directions, and of some repeated ones at the end."""
+    first, second = np.triu_indices(len(tokens), k=1)
+    calls = max(1, min(_MOST_CALLS, len(first) // _FEWEST_PAIRS))
+    size = -(-len(first) // calls)
+    index = np.minimum(np.arange(calls * size), len(first) - 1).astype(np.int32)
+    dtype = jnp.float32 if tokens.dtype.itemsize == 2 else tokens.dtype
+    table = jnp.zeros((2, calls * size, tokens.shape[1]), dtype)
+    options: dict[str, Any] = {"precision": products.precision, "implementation": products.implementation}
+    for call in range(calls):
+        some = index[call * size : (call + 1) * size]
+        pairs = (first[some].astype(np.int32), second[some].astype(np.int32), np.int32(call * size))
+        table = machine.programs.run("mutual scoring", _fill, table, tokens, mask, *pairs, donate=(0,), **options)
+        if progress is not None:
+            table.block_until_ready()
+            progress(modality * calls + call + 1, modalities * calls)
+    return table
+
+
+def _fill(
+    table: jax.Array,
+    tokens: jax.Array,
+    mask: jax.Array | None,
+    first: jax.Array,
+    second: jax.Array,
+    start: jax.Array,
+    **options: Any,
+) -> jax.Array:
+    both = squared_of_pairs(tokens, tokens, first, second, mask, mask, **options)
+    zero = jnp.zeros_like(start)
+    return jax.lax.dynamic_update_slice(table, jnp.stack(both), (zero, start, zero))
+
+
+def _finish_all(
+    tables: tuple[jax.Array, ...],
+    scales: tuple[jax.Array, ...],
+    rows: jax.Array,
+    units: jax.Array | None,
+    per_sample: tuple,
+    *,
+    finish: Finish,
+    num_units: int,
+) -> tuple[jax.Array, ...]:
+    flat = [table.reshape(-1, table.shape[2]) for table in tables]
+
+    def one(sample: tuple) -> tuple[jax.Array, ...]:
+        row, (columns, masks, rest) = sample
+        scores = [safe_sqrt(table[row]) * scale for table, scale in zip(flat, scales, strict=True)]
+        return finish_sample(finish, num_units, scores, columns, units, masks, rest)
+
+    return jax.lax.map(one, (rows, per_sample))
+
+
+def _by_panels(
+    tokens: list[jax.Array],
+    scales: list[jax.Array],
+    valid: list[np.ndarray | None],
+    units: jax.Array | None,
+    per_sample: tuple,
+    references: References,
+    machine: Machine,
+    products: Products,
+    progress: Counter | None,
+    options: dict[str, Any],
+) -> tuple[jax.Array, ...]:
+    """Some samples by all that score, in one direction: only so many scores are there at a time."""
+    count, size = len(tokens[0]), min(_SAMPLES_AT_ONCE, len(tokens[0]))
+    scorers = tuple(x[references.samples] for x in tokens)
+    masks = tuple(None if mask is None else mask[references.samples] for mask in valid)
+    how: dict[str, Any] = {"precision": products.precision, "implementation": products.implementation}
+    found = []
+    for start in range(0, count, size):
+        index = np.minimum(np.arange(start, start + size), count - 1)
+        own, rest = jax.tree.map(lambda x: x[index], (tuple(tokens), per_sample))  # noqa: B023 - used at once
+        panel = machine.programs.run(
+            "mutual scoring", _finish_panel, own, scorers, masks, tuple(scales), units, rest, **options, **how
+        )
+        found.append(panel)
+        if progress is not None:
+            jax.block_until_ready(panel)
+            progress(min(start + size, count), count)
+    return tuple(jnp.concatenate(parts)[:count] for parts in zip(*found, strict=True))
+
+
+def _finish_panel(
+    own: tuple[jax.Array, ...],
+    scorers: tuple[jax.Array, ...],
+    masks: tuple[jax.Array | None, ...],
+    scales: tuple[jax.Array, ...],
+    units: jax.Array | None,
+    per_sample: tuple,
+    *,
+    finish: Finish,
+    num_units: int,
+    precision: str,
+    implementation: str,
+) -> tuple[jax.Array, ...]:
+    def one(sample: tuple) -> tuple[jax.Array, ...]:
+        tokens, (columns, queries, rest) = sample
+        scores = [
+            panel_scores(x[None], y, valid=mask, precision=precision, implementation=implementation)[0] * scale
+            for x, y, mask, scale in zip(tokens, scorers, masks, scales, strict=True)
+        ]
+        return finish_sample(finish, num_units, scores, columns, units, queries, rest)
+
+    return jax.lax.map(one, (own, per_sample))
