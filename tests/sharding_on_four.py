@@ -23,8 +23,8 @@ def samples():
     return make_samples(7)
 
 
-def mesh_of(devices):
-    return devices.make_mesh(jax.devices()[:devices])
+def mesh_of(count):
+    return devices.make_mesh(jax.devices()[:count])
 
 
 @pytest.mark.parametrize(

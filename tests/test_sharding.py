@@ -24,9 +24,22 @@ def test_opposite_devices_divide_their_pairs(share):
 def test_on_four_devices():
     """Devices are counted when JAX starts, so these tests have a process of their own."""
     file = Path(__file__).with_name("sharding_on_four.py")
+    schedules = file.parent / "execution" / "test_schedules.py"
     settings = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=5", str(file)],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "--durations=5",
+            str(file),
+            str(schedules),
+            "-k",
+            "sharding_on_four or sharded",
+        ],
         env=settings | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "4"},
         cwd=file.parent.parent,
         capture_output=True,

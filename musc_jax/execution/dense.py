@@ -38,74 +38,74 @@ def score_stage(
     run = machine.programs.run
     queries, valid = masks_of(query_mask, len(stages)), masks_of(reference_mask, len(stages))
     half = products.half_type if products.precision == "fast" else None
-    tokens, scales = [], []
-    for stage, query, reference in zip(stages, queries, valid, strict=True):
-        on_device = jnp.asarray(stage.load()) if isinstance(stage, StoredArray) else stage
-        prepared, scale = run("mutual scoring", _prepare, on_device, query, reference, half_type=half)
-        tokens.append(prepared)
-        scales.append(scale)
+    on_device = tuple(jnp.asarray(stage.load()) if isinstance(stage, StoredArray) else stage for stage in stages)
+    tokens, scales = run("mutual scoring", _prepare, on_device, tuple(queries), tuple(valid), half_type=half)
+    del on_device
     columns, units = Scorers.of(references)
     options: dict[str, Any] = {"finish": finish, "num_units": references.num_units}
     per_sample = (columns, tuple(queries), tuple(extra))
     if not references.everyone:
         return _by_panels(tokens, scales, valid, units, per_sample, references, machine, products, progress, options)
-    tables = []
-    for done, (own, mask) in enumerate(zip(tokens, valid, strict=True)):
-        tables.append(_table(own, mask, machine, products, progress, done, len(tokens)))
+    tables = _tables(tokens, tuple(valid), machine, products, progress)
     rows = pair_rows(len(columns), tables[0].shape[1])
-    return run("mutual scoring", _finish_all, tuple(tables), tuple(scales), rows, units, per_sample, **options)
+    return run("mutual scoring", _finish_all, tables, scales, rows, units, per_sample, **options)
 
 
-def _prepare(
-    tokens: jax.Array, query_mask: jax.Array | None, reference_mask: jax.Array | None, *, half_type: str | None
-) -> tuple[jax.Array, jax.Array]:
-    """(tokens about their mean, scale): rounded to half precision where asked for, and then to be scaled back."""
-    (clean,) = without_garbage(tokens, query_mask, reference_mask)
-    if half_type is None or clean.dtype != jnp.float32:
-        return clean, jnp.ones((), clean.dtype)
-    scale = common_scale(jnp.max(jnp.abs(clean)))
-    return (clean / scale).astype(half_type), scale
+def _prepare(stages: tuple, query_mask: tuple, reference_mask: tuple, *, half_type: str | None) -> tuple[tuple, tuple]:
+    """(tokens about their mean, scales): rounded to half precision where asked for, and then to be scaled back."""
+    tokens, scales = [], []
+    for stage, query, reference in zip(stages, query_mask, reference_mask, strict=True):
+        (clean,) = without_garbage(stage, query, reference)
+        scale = jnp.ones((), clean.dtype)
+        if half_type is not None and clean.dtype == jnp.float32:
+            scale = common_scale(jnp.max(jnp.abs(clean)))
+            clean = (clean / scale).astype(half_type)
+        tokens.append(clean)
+        scales.append(scale)
+    return tuple(tokens), tuple(scales)
 
 
-def _table(
-    tokens: jax.Array,
-    mask: np.ndarray | None,
+def _tables(
+    tokens: tuple[jax.Array, ...],
+    masks: tuple[np.ndarray | None, ...],
     machine: Machine,
     products: Products,
     progress: Counter | None,
-    modality: int,
-    modalities: int,
-) -> jax.Array:
+) -> tuple[jax.Array, ...]:
     """Squared scores (2, pairs, M) of all pairs in both directions, and of some repeated ones at the end."""
-    first, second = np.triu_indices(len(tokens), k=1)
+    first, second = np.triu_indices(len(tokens[0]), k=1)
     calls = max(1, min(_MOST_CALLS, len(first) // _FEWEST_PAIRS))
     size = -(-len(first) // calls)
-    index = np.minimum(np.arange(calls * size), len(first) - 1).astype(np.int32)
-    dtype = jnp.float32 if tokens.dtype.itemsize == 2 else tokens.dtype
-    table = jnp.zeros((2, calls * size, tokens.shape[1]), dtype)
+    index = np.minimum(np.arange(calls * size), len(first) - 1)
+    wide = [jnp.float32 if x.dtype.itemsize == 2 else x.dtype for x in tokens]
+    tables = tuple(jnp.zeros((2, calls * size, x.shape[1]), dtype) for x, dtype in zip(tokens, wide, strict=True))
     options: dict[str, Any] = {"precision": products.precision, "implementation": products.implementation}
     for call in range(calls):
         some = index[call * size : (call + 1) * size]
         pairs = (first[some].astype(np.int32), second[some].astype(np.int32), np.int32(call * size))
-        table = machine.programs.run("mutual scoring", _fill, table, tokens, mask, *pairs, donate=(0,), **options)
+        tables = machine.programs.run("mutual scoring", _fill, tables, tokens, masks, *pairs, donate=(0,), **options)
         if progress is not None:
-            table.block_until_ready()
-            progress(modality * calls + call + 1, modalities * calls)
-    return table
+            jax.block_until_ready(tables)
+            progress(call + 1, calls)
+    return tables
 
 
 def _fill(
-    table: jax.Array,
-    tokens: jax.Array,
-    mask: jax.Array | None,
+    tables: tuple[jax.Array, ...],
+    tokens: tuple[jax.Array, ...],
+    masks: tuple[jax.Array | None, ...],
     first: jax.Array,
     second: jax.Array,
     start: jax.Array,
     **options: Any,
-) -> jax.Array:
-    both = squared_of_pairs(tokens, tokens, first, second, mask, mask, **options)
+) -> tuple[jax.Array, ...]:
+    """Writes the scores of some pairs to where they belong."""
     zero = jnp.zeros_like(start)
-    return jax.lax.dynamic_update_slice(table, jnp.stack(both), (zero, start, zero))
+    found = [
+        squared_of_pairs(x, x, first, second, mask, mask, **options) for x, mask in zip(tokens, masks, strict=True)
+    ]
+    parts = zip(tables, found, strict=True)
+    return tuple(jax.lax.dynamic_update_slice(table, jnp.stack(both), (zero, start, zero)) for table, both in parts)
 
 
 def _finish_all(
@@ -129,8 +129,8 @@ def _finish_all(
 
 
 def _by_panels(
-    tokens: list[jax.Array],
-    scales: list[jax.Array],
+    tokens: tuple[jax.Array, ...],
+    scales: tuple[jax.Array, ...],
     valid: list[np.ndarray | None],
     units: jax.Array | None,
     per_sample: tuple,
@@ -148,9 +148,9 @@ def _by_panels(
     found = []
     for start in range(0, count, size):
         index = np.minimum(np.arange(start, start + size), count - 1)
-        own, rest = jax.tree.map(lambda x: x[index], (tuple(tokens), per_sample))  # noqa: B023 - used at once
+        own, rest = jax.tree.map(lambda x: x[index], (tokens, per_sample))  # noqa: B023 - used at once
         panel = machine.programs.run(
-            "mutual scoring", _finish_panel, own, scorers, masks, tuple(scales), units, rest, **options, **how
+            "mutual scoring", _finish_panel, own, scorers, masks, scales, units, rest, **options, **how
         )
         found.append(panel)
         if progress is not None:

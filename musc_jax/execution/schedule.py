@@ -7,7 +7,7 @@ lets them travel around a ring of devices. Each gives what `musc_jax.mutual.scor
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -57,6 +57,7 @@ class Machine(NamedTuple):
     members: np.ndarray | None = None
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """Patch scores of one stage."""
 

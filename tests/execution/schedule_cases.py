@@ -1,4 +1,4 @@
-"""Scenes for the schedules, and what they must give: NumPy in float64, tokens that do not count taken out beforehand."""
+"""Scenes for the schedules, and what they must give: NumPy in float64, what does not count taken out beforehand."""
 
 import numpy as np
 from test_crossmodal import naive_match

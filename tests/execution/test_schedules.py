@@ -1,4 +1,4 @@
-"""Every schedule against the definition: all and few references, groups, masks, one and two modalities, both finishes."""
+"""Every schedule against the definition: all and few references, groups, masks, one and two modalities."""
 
 import jax
 import jax.numpy as jnp
