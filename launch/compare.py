@@ -25,6 +25,7 @@ import weights
 from launch import command
 from musc_jax import report
 from musc_jax.config import Config, ConfigError, RescoringConfig, usual_windows
+from musc_jax.data import DATASETS
 from musc_jax.report import Comparison, Published, Setting
 from musc_jax.report.tables import METRIC_KEYS
 
@@ -148,14 +149,14 @@ def _find_runs(path: Path) -> list[Run]:
 def _usual(config: Mapping[str, Any], dataset: str, path: Path) -> dict[str, Any]:
     """The usual values of a run's config."""
     variant, modality = config["variant"], config["modality"]
-    spec = weights.BACKBONES[_backbone(config, path)]
+    backbone, known = weights.BACKBONES[_backbone(config, path)], DATASETS.get(dataset)
     try:
         usual = Config(
             variant=variant,
             modality=modality,
-            blocks=spec.v1_blocks if variant == "v1" else spec.blocks,
+            blocks=backbone.v1_blocks if variant == "v1" else backbone.blocks,
             point_norm="checkpoint" if variant == "paper" else "cloud",
-            rescoring=RescoringConfig(windows=usual_windows(variant, dataset)),
+            rescoring=RescoringConfig(windows=usual_windows(variant, known.v1_windows if known else None)),
         )
     except ConfigError as error:
         raise CompareError(f"{path}: {_RECORD}: {error}") from None

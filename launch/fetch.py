@@ -30,8 +30,9 @@ from filelock import FileLock, Timeout
 from launch import command
 from launch.progress import ProgressBar
 from musc_jax.data import DataError
-from musc_jax.data.published.catalogue import CATALOGUE, Archive, Source
+from musc_jax.data.datasets import published_datasets
 from musc_jax.data.published.layout_check import Finding, check_layout
+from musc_jax.data.spec import Archive, Source
 from musc_jax.storage.archives import MOST_BYTES, ArchiveError, Inventory, extract, inspect
 from weights import WeightsError
 from weights.download import download
@@ -64,7 +65,7 @@ class Order:
 
 
 def _define() -> None:
-    flags.DEFINE_enum("dataset", None, list(CATALOGUE), "Dataset.")
+    flags.DEFINE_enum("dataset", None, list(published_datasets()), "Dataset.")
     flags.DEFINE_string("data_dir", None, "Folder it is unpacked into, or lies in.")
     flags.DEFINE_bool("accept_license", False, "You have read the dataset's licence and keep to it.")
     flags.DEFINE_bool("check", False, "Fetch nothing; list what is missing or odd in --data_dir.")
@@ -94,7 +95,7 @@ def _order() -> Order:
 def show_list() -> None:
     """Prints a table of all datasets."""
     rows = [("dataset", "categories", "test good", "test defective", "fetched", "licence")]
-    for name, source in CATALOGUE.items():
+    for name, source in published_datasets().items():
         counts = source.categories.values()
         good, defective = sum(c.good for c in counts), sum(c.defective for c in counts)
         how = "directly" if source.archives else "by hand"
@@ -103,7 +104,7 @@ def show_list() -> None:
     for row in rows:
         print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[-1]]))
     print("\nby hand: the command says where and how; directly: with --accept_license")
-    for name, source in CATALOGUE.items():
+    for name, source in published_datasets().items():
         print(f"{name}: {source.home}" + (f" ({source.remark})" if source.remark else ""))
 
 
@@ -119,9 +120,9 @@ def carry_out(order: Order) -> None:
     if order.data_dir is None:
         raise FetchError("--data_dir is needed: the folder the dataset is unpacked into, or lies in")
     _check_order(order)
-    name, source, root = order.dataset, CATALOGUE[order.dataset], order.data_dir
+    name, source, root = order.dataset, published_datasets()[order.dataset], order.data_dir
     if order.check:
-        _compare(order, root)
+        _compare(order, source, root)
         return
     remark = f" ({source.remark})" if source.remark else ""
     command.say(f"{source.title}, {source.home}\nlicence: {source.licence}{remark}")
@@ -144,7 +145,7 @@ def carry_out(order: Order) -> None:
         if made:
             with suppress(OSError):  # it has what was fetched
                 root.rmdir()
-    _compare(order, root)
+    _compare(order, source, root)
 
 
 def _check_order(order: Order) -> None:
@@ -175,7 +176,7 @@ def _fetch_all(order: Order, source: Source, root: Path) -> None:
             local = [_local_path(order.url)]
         for path in local:
             _require_digest(path, digest, given=order.sha256 is not None)
-            _unpack(path, order, root)
+            _unpack(path, order, source, root)
         if not local:
             archives = [_mirror(order.url, digest)] if order.url else list(source.archives)
             for archive in archives:
@@ -204,19 +205,19 @@ def _fetch(archive: Archive, digest: str | None, order: Order, source: Source, r
             place.with_name(f".{place.name}.lock").unlink()
     if arrived:  # by an earlier command, which need not have known the digest
         _require_digest(place, digest, given=order.sha256 is not None)
-    _unpack(place, order, root, fetched=True)
+    _unpack(place, order, source, root, fetched=True)
     if order.keep_archive:
         command.say(f"kept {place}")
     else:
         place.unlink()
 
 
-def _unpack(path: Path, order: Order, root: Path, *, fetched: bool = False) -> None:
+def _unpack(path: Path, order: Order, source: Source, root: Path, *, fetched: bool = False) -> None:
     bar = ProgressBar(unit="MB", scale=1e6)
     try:
         try:
             inventory = inspect(path, progress=bar)
-            target = _target(inventory, path, order, root)
+            target = _target(inventory, path, order, source, root)
         except ArchiveError:
             if fetched:  # the same command shall not find the same broken archive again
                 path.unlink()
@@ -227,19 +228,19 @@ def _unpack(path: Path, order: Order, root: Path, *, fetched: bool = False) -> N
     print(f"unpacked {len(inventory.members)} files and folders of {path.name} into {target}")
 
 
-def _target(inventory: Inventory, path: Path, order: Order, root: Path) -> Path:
-    """Where an archive belongs: some of Eyecandies' begin with the category, others within it."""
+def _target(inventory: Inventory, path: Path, order: Order, source: Source, root: Path) -> Path:
+    """Where an archive belongs: most begin with the categories or around them, some within one."""
     if _STORE in inventory.tops:
         raise ArchiveError(f"{path}: holds {_STORE}, which is this program's; it is no archive of the dataset")
-    if order.dataset != "eyecandies" or "test_public" not in inventory.tops:
+    if not source.bare_top or source.bare_top not in inventory.tops:
         return root
-    categories = CATALOGUE["eyecandies"].categories
+    categories = source.categories
     named = [name for name in categories if path.name.lower().startswith(name.lower())]
     named = named or [name for name in order.categories or () if name in categories]
     if len(named) != 1:
         raise ArchiveError(
-            f"{path}: does not say which category it is; name the file by its category, as in CandyCane.tar, or pass "
-            "--categories=NAME"
+            f"{path}: does not say which category it is; name the file by its category, as in "
+            f"{next(iter(categories))}.tar, or pass --categories=NAME"
         )
     return root / named[0]
 
@@ -286,7 +287,7 @@ def _problems(findings: Sequence[Finding]) -> list[Finding]:
     return [finding for finding in findings if finding.problem]
 
 
-def _compare(order: Order, root: Path) -> None:
+def _compare(order: Order, source: Source, root: Path) -> None:
     assert order.dataset is not None
     findings = check_layout(order.dataset, root, categories=order.categories)
     for finding in findings:
@@ -295,7 +296,7 @@ def _compare(order: Order, root: Path) -> None:
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise FetchError(f"{root}: {count}, {order.dataset} is not as published (see above)")
-    number = len(set(order.categories or CATALOGUE[order.dataset].categories))
+    number = len(set(order.categories or source.categories))
     categories = "1 category" if number == 1 else f"{number} categories"
     print(f"{root}: all test samples of {order.dataset} are there ({categories})")
 

@@ -31,12 +31,18 @@ _DEFAULT_CACHE = weights.default_folder().parent
 _SAVE = ("maps", "images")
 # JAX's keys take no more bits: seeds above would repeat those below.
 _HIGHEST_SEED = 2**32 - 1
+# Datasets in what help says
+_MADE = " and ".join(name for name, spec in DATASETS.items() if not spec.needs_data_dir)
+_RANDOM = " and ".join(name for name, spec in DATASETS.items() if spec.default_weights == "random")
+_V1_WINDOWS = "".join(
+    f"; on {name} {','.join(map(str, spec.v1_windows))}" for name, spec in DATASETS.items() if spec.v1_windows
+)
 
 # What is scored
 DATASET = flags.DEFINE_enum(
     "dataset", "synthetic", list(DATASETS), "Dataset; synthetic is written on first use and needs no download."
 )
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the dataset; not needed for synthetic.")
+DATA_DIR = flags.DEFINE_string("data_dir", None, f"Folder of the dataset; not needed for {_MADE}.")
 CATEGORIES = flags.DEFINE_list("categories", None, "Comma-separated categories; default all.")
 LIMIT = flags.DEFINE_integer("limit", None, "Use only the first so many samples of each category.")
 SKIP_BAD = flags.DEFINE_bool(
@@ -61,7 +67,7 @@ WEIGHTS_RGB = flags.DEFINE_string(
     "weights_rgb",
     None,
     "Image backbone's parameters: a file or folder, 'pretrained' or 'random'. Default pretrained; "
-    "random for synthetic.",
+    f"random for {_RANDOM}.",
 )
 WEIGHTS_POINTS = flags.DEFINE_string(
     "weights_points", None, "Point-MAE's parameters: a file, 'pretrained' or 'random'. Default as --weights_rgb."
@@ -112,7 +118,7 @@ REFERENCES = flags.DEFINE_integer(
     "Score each sample by so many others, drawn at random (--seed), so that cost grows linearly; default, and from "
     "N - 1 on, all.",
 )
-WINDOWS = flags.DEFINE_list("windows", None, "Windows of RsCon; default 1,7 (v1: 1,2,3; on visa 1,8,9).")
+WINDOWS = flags.DEFINE_list("windows", None, f"Windows of RsCon; default 1,7 (v1: 1,2,3{_V1_WINDOWS}).")
 K_ITER = flags.DEFINE_integer("k_iter", 80, "Points an expansion step of IPG adds.")
 CURVATURE_THRESHOLD = flags.DEFINE_float("curvature_threshold", 0.01, "Curvature from which a group is expanded.")
 NUM_GROUPS = flags.DEFINE_integer("num_groups", 1024, "Point groups of a cloud.")
@@ -190,10 +196,11 @@ def folder_layout() -> FolderLayout | None:
         DataError: The flags contradict each other.
         ConfigError: They are given for another dataset, or are no numbers.
     """
-    if DATASET.value != "folder":
+    if not DATASETS[DATASET.value].user_layout:
         for flag in _OF_FOLDER:
             if flag.present:
-                raise ConfigError(f"--{flag.name}: only --dataset=folder has it, received --dataset={DATASET.value}")
+                owners = " or ".join(f"--dataset={name}" for name, spec in DATASETS.items() if spec.user_layout)
+                raise ConfigError(f"--{flag.name}: only {owners} has it, received --dataset={DATASET.value}")
         return None
     camera, numbers = None, INTRINSICS.value
     if numbers is not None:
@@ -282,11 +289,15 @@ def division() -> Division:
 
 def weight_sources() -> Weights:
     """Where the backbones' parameters come from."""
-    default = "random" if DATASET.value == "synthetic" else "pretrained"
+    default = DATASETS[DATASET.value].default_weights
     return Weights(
         image=(WEIGHTS_RGB.value or default) if modality() != "points" else None,
         points=(WEIGHTS_POINTS.value or default) if modality() != "rgb" else None,
     )
+
+
+def _usual_windows(variant: str) -> tuple[int, ...]:
+    return usual_windows(variant, DATASETS[DATASET.value].v1_windows)
 
 
 def plain_config() -> Config:
@@ -320,7 +331,7 @@ def plain_config() -> Config:
             references=REFERENCES.value,
             seed=SEED.value if REFERENCES.value is not None else 0,
         ),
-        rescoring=RescoringConfig(windows=usual_windows(VARIANT.value, DATASET.value) if windows is None else windows),
+        rescoring=RescoringConfig(windows=_usual_windows(VARIANT.value) if windows is None else windows),
     )
 
 
@@ -330,7 +341,7 @@ def is_standard(config: Config) -> bool:
         variant=config.variant,
         modality=config.modality,
         image_size=config.image_size,
-        rescoring=RescoringConfig(windows=usual_windows(config.variant, DATASET.value)),
+        rescoring=RescoringConfig(windows=_usual_windows(config.variant)),
         image_backbone=config.image_backbone,
         point_backbone=config.point_backbone,
     )

@@ -26,8 +26,10 @@ from musc_jax.data.trees import Request
 
 
 def _define() -> None:
-    flags.DEFINE_enum("dataset", None, [name for name in DATASETS if name != "folder"], "Dataset.", required=True)
-    flags.DEFINE_string("data_dir", None, "Its folder; not needed for synthetic.")
+    fixed = [name for name, spec in DATASETS.items() if not spec.user_layout]
+    made = " and ".join(name for name, spec in DATASETS.items() if not spec.needs_data_dir)
+    flags.DEFINE_enum("dataset", None, fixed, "Dataset.", required=True)
+    flags.DEFINE_string("data_dir", None, f"Its folder; not needed for {made}.")
     flags.DEFINE_list("categories", None, "Comma-separated categories; default all.")
     flags.DEFINE_string("cache_dir", str(weights.default_folder().parent), "Where derived files are kept.")
     flags.DEFINE_integer("workers", os.cpu_count() or 1, "Processes.", lower_bound=1)

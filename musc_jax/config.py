@@ -102,11 +102,11 @@ class RescoringConfig:
         _settle(self, windows=_options.wholes("windows", self.windows, lowest=1))
 
 
-def usual_windows(variant: str, dataset: str | None = None) -> tuple[int, ...]:
-    """The windows of RsCon that published results were made with; version 1 had others for VisA."""
+def usual_windows(variant: str, v1_windows: tuple[int, ...] | None = None) -> tuple[int, ...]:
+    """The windows of RsCon that published results were made with; version 1 had others for some datasets."""
     if variant != "v1":
         return RescoringConfig().windows
-    return (1, 8, 9) if dataset == "visa" else (1, 2, 3)
+    return v1_windows or (1, 2, 3)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,8 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from musc_jax.data.sample import DataError, Sample
 from musc_jax.storage.prefetch import map_ahead
@@ -39,11 +40,54 @@ class Checked(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
+class SampleFiles(NamedTuple):
+    """A sample's files, as far as their names tell.
+
+    Attributes:
+        picture: its picture, by whose size a copy that was scaled down is recognised.
+        present: those that are there.
+        missing: those that should be, each with what is to be said of it.
+        label: 1 defective, 0 good; None where only a look into a file would tell.
+    """
+
+    picture: Path
+    present: tuple[Path, ...]
+    missing: tuple[tuple[Path, str], ...] = ()
+    label: int | None = None
+
+
+@runtime_checkable
+class OnDisk(Protocol):
+    """The files of one sample, with all that is needed to read them."""
+
+    @property
+    def name(self) -> str:
+        """Unique in its category."""
+
+    def check(self) -> Checked:
+        """Read every file once and compare them; in any thread or process."""
+
+    def list_files(self) -> SampleFiles:
+        """What it has, without looking into any file."""
+
+
 class Candidate(NamedTuple):
-    """A sample found on disk, not yet looked into. `check` may run in any thread."""
+    """A sample found on disk, not yet looked into.
+
+    Attributes:
+        name: unique in its category.
+        check: see `OnDisk`.
+        list_files: see `OnDisk`; None where nothing is known beforehand that they could be compared with.
+    """
 
     name: str
     check: Callable[[], Checked]
+    list_files: Callable[[], SampleFiles] | None = None
+
+    @classmethod
+    def of(cls, sample: OnDisk) -> "Candidate":
+        """The candidate that a sample's files are."""
+        return cls(sample.name, sample.check, sample.list_files)
 
 
 class Fault(NamedTuple):

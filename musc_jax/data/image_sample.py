@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from musc_jax.data.dataset import Checked, Entry
+from musc_jax.data.dataset import Checked, Entry, SampleFiles
 from musc_jax.data.formats import files
 from musc_jax.data.formats.files import Content, FileFault
 from musc_jax.data.formats.pictures import decode_any_mask, decode_picture, mask_remark
@@ -82,6 +82,15 @@ class Picture:
         settings = [self.label, self.nonzero, [entry.digest for entry in seen]]
         digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
         return Checked(Entry(self.name, digest, partial(self._load, tuple(seen))), (), tuple(warnings))
+
+    def list_files(self) -> SampleFiles:
+        """The picture and, of a defective sample, its mask."""
+        present, missing = [self.image], []
+        if self.label and self.mask is not None:
+            present.append(self.mask)
+        elif self.label and self.mask_expected:
+            missing.append((Path(self.mask_expected), f"is missing, the mask of {self.image}"))
+        return SampleFiles(self.image, tuple(present), tuple(missing), self.label)
 
     def _load(self, seen: tuple[Seen, ...], size: int) -> Sample:
         try:

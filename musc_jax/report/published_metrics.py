@@ -7,17 +7,16 @@ from importlib import resources
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-# The papers' names of our backbones and datasets.
+from musc_jax.data.datasets import published_datasets
+
+# The papers' names of our backbones.
 _BACKBONES = {"dino_vitb8": "ViT-B-8", "clip_vitl14_336": "ViT-L-14-336"}
-_DATASETS = {"MVTec 3D-AD": "mvtec3d", "Eyecandies": "eyecandies"}
 _METHODS = {"released": "MuSc-V2", "paper": "MuSc-V2", "v1": "MuSc"}
 # (modality, image backbone, variant) whose results are published by category: the table and its working size.
 _BY_CATEGORY = {
     ("rgb+points", "dino_vitb8", "released"): ("released_v2_per_category", 224),
     ("rgb", "clip_vitl14_336", "v1"): ("released_v1_per_category", 518),
 }
-# No table names this set's categories.
-_MPDD = ("bracket_black", "bracket_brown", "bracket_white", "connector", "metal_plate", "tubes")
 _KEYS = (
     "image_AUROC",
     "image_F1Max",
@@ -60,16 +59,10 @@ def _by_category(tables: Mapping[str, Any], name: str, dataset: str) -> tuple[di
     return rows, means[0] if means else {}
 
 
-def _all_categories(tables: Mapping[str, Any], dataset: str) -> set[str]:
-    found = set(_MPDD if dataset == "mpdd" else ())
-    for name, _ in _BY_CATEGORY.values():
-        found |= set(_by_category(tables, name, dataset)[0])
-    return found
-
-
 def published_categories(dataset: str) -> frozenset[str]:
-    """The categories that a dataset's published means run over; none where nothing is published."""
-    return frozenset(_all_categories(_tables(), dataset))
+    """The categories that a dataset's published means run over; none where nothing is known about it."""
+    source = published_datasets().get(dataset)
+    return frozenset(source.categories if source else ())
 
 
 def published_results(dataset: str, *, modality: str, backbone: str, variant: str) -> tuple[Published, ...]:
@@ -107,8 +100,9 @@ def published_results(dataset: str, *, modality: str, backbone: str, variant: st
     # The second table is of CLIP's images alone and does not repeat that; the seventh is of both modalities, with the
     # backbone whose row of the first table it repeats.
     second = [row | {"backbone": "ViT-L-14-336"} for row in tables["table_2"]]
+    names = {source.title: name for name, source in published_datasets().items()}
     seventh = [
-        row | {"dataset": _DATASETS[row["dataset"]], "batch_size": int(row["batch_size"])}
+        row | {"dataset": names[row["dataset"]], "batch_size": int(row["batch_size"])}
         for row in tables["table_7_batch_size"]
         if row["batch_size"] != "All"
     ]

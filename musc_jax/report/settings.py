@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Any
 
 from musc_jax.config import Config
+from musc_jax.data import DATASETS
 from musc_jax.report.comparison import Setting
 from musc_jax.report.published_metrics import Published
 
@@ -129,7 +130,8 @@ def _flag_settings(config: Mapping[str, Any], flags: Mapping[str, Any]) -> list[
 def _is_seeded(run: Mapping[str, Any]) -> bool:
     """Whether --seed decided about more than the draw of references: the samples, or random weights."""
     random = any(_inner(_inner(run, "config"), kind).get("random") for kind in _BACKBONES)
-    return random or run.get("dataset") == "synthetic"
+    dataset = DATASETS.get(str(run.get("dataset")))
+    return random or (dataset is not None and dataset.seeded)
 
 
 def _explaining(run: Mapping[str, Any], categories: Set[str]) -> dict[str, Any]:

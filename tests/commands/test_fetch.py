@@ -19,15 +19,16 @@ from published_trees import published_files, write_published
 
 from launch import command, fetch
 from launch.fetch import Order
-from musc_jax.data.published import layout_check
-from musc_jax.data.published.catalogue import CATALOGUE, Archive
+from musc_jax.data import DATASETS
+from musc_jax.data.datasets import published_datasets
+from musc_jax.data.spec import Archive
 
 # As published, but of few samples: there is nothing to learn from a thousand.
 SMALL = {
     name: replace(source, categories={c: replace(e, good=3, defective=4) for c, e in source.categories.items()})
-    for name, source in CATALOGUE.items()
+    for name, source in published_datasets().items()
 }
-BTAD = published_files("btad", SMALL)
+BTAD = published_files("btad", SMALL["btad"])
 
 
 def zip_of(files, top=""):
@@ -102,8 +103,8 @@ def server():
 @pytest.fixture
 def run(tmp_path, capsys, monkeypatch):
     """Carries out an order in this process; returns exit code, stdout, stderr."""
-    monkeypatch.setattr(fetch, "CATALOGUE", SMALL)
-    monkeypatch.setattr(layout_check, "CATALOGUE", SMALL)
+    for name, source in SMALL.items():
+        monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], source=source))
 
     def call(dataset="btad", data_dir=tmp_path / "data", accept_license=True, **options):
         order = Order(dataset=dataset, data_dir=data_dir, accept_license=accept_license, **options)
@@ -118,9 +119,9 @@ def run(tmp_path, capsys, monkeypatch):
 
 
 def published_at(monkeypatch, name, url, digest=None):
-    """Where the catalogue says an archive is."""
+    """Where an archive is said to be."""
     source = replace(SMALL[name], archives=(Archive(url.rsplit("/", 1)[-1], url, digest),))
-    monkeypatch.setattr(fetch, "CATALOGUE", SMALL | {name: source})
+    monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], source=source))
 
 
 def below(root):
@@ -202,7 +203,7 @@ def test_help_and_list(tmp_path):
     text, table = (process.communicate(timeout=120)[0] for process in processes)
     assert [process.returncode for process in processes] == [0, 0]
     assert "--[no]accept_license" in text
-    for name, source in CATALOGUE.items():
+    for name, source in published_datasets().items():
         assert source.licence in next(line for line in table.splitlines() if line.startswith(f"{name} "))
 
 
@@ -240,7 +241,7 @@ def test_not_found_says_where_else_to_look(run, server, tmp_path, monkeypatch):
     assert "the server answered 404" in err
     assert "open the home page" in err
     assert "--archive=PATH" in err
-    assert CATALOGUE["mvtec3d"].home in err
+    assert DATASETS["mvtec3d"].source.home in err
     code, _, err = run(url=f"{server.address}/nothing.zip")
     assert code == 2
     assert "404" in err
@@ -297,7 +298,7 @@ def test_by_hand(run, tmp_path):
 @pytest.mark.parametrize("how", ["archive", "url"])
 def test_an_archive_from_this_machine(run, tmp_path, how):
     archive = tmp_path / "MPDD (1).zip"
-    archive.write_bytes(zip_of(published_files("mpdd", SMALL), "MPDD/"))
+    archive.write_bytes(zip_of(published_files("mpdd", SMALL["mpdd"]), "MPDD/"))
     given = {"archives": [archive]} if how == "archive" else {"url": archive.as_uri()}
     code, out, err = run("mpdd", **given)
     assert code == 0, err
@@ -324,7 +325,9 @@ def test_an_archive_by_hand_must_be_the_published_one(run, tmp_path):
 @pytest.mark.parametrize("top", ["Lollipop/", "Eyecandies/Lollipop/", ""])
 def test_eyecandies_in_each_way_it_is_said_to_unpack(run, tmp_path, top):
     files = {
-        k.split("/", 1)[1]: v for k, v in published_files("eyecandies", SMALL).items() if k.startswith("Lollipop/")
+        k.split("/", 1)[1]: v
+        for k, v in published_files("eyecandies", SMALL["eyecandies"]).items()
+        if k.startswith("Lollipop/")
     }
     archive = tmp_path / "Lollipop.zip"
     archive.write_bytes(tar_of(files, top))
@@ -357,7 +360,7 @@ def test_our_own_folder_is_no_archives_business(run, tmp_path):
 
 def test_check(run, tmp_path):
     data = tmp_path / "data"
-    write_published("btad", data, SMALL)
+    write_published("btad", data, SMALL["btad"])
     code, out, err = run(check=True, accept_license=False)
     assert (code, err) == (0, "")
     assert "all test samples of btad are there" in out

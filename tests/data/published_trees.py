@@ -5,7 +5,7 @@ import io
 import struct
 import zlib
 
-from musc_jax.data.published.catalogue import CATALOGUE
+from musc_jax.data.datasets import published_datasets
 
 
 def header(size=None):
@@ -74,11 +74,12 @@ _MAKERS = {
 }
 
 
-def published_files(name, catalogue=CATALOGUE):
-    """Every path of a dataset with its content."""
+def published_files(name, source=None):
+    """Every path of a dataset with its content, by default in the numbers that were published."""
+    source = source or published_datasets()[name]
     found = {}
     rows = [["object", "split", "label", "image", "mask"]]
-    for category, expected in catalogue[name].categories.items():
+    for category, expected in source.categories.items():
         found |= dict(_MAKERS[name](category, expected, header(expected.size)))
         for i in range(expected.good + 2):
             image = f"{category}/Data/Images/Normal/{i:04d}.JPG"
@@ -93,8 +94,8 @@ def published_files(name, catalogue=CATALOGUE):
     return found
 
 
-def write_published(name, root, catalogue=CATALOGUE):
-    files = {root / path: content for path, content in published_files(name, catalogue).items()}
+def write_published(name, root, source=None):
+    files = {root / path: content for path, content in published_files(name, source).items()}
     for folder in dict.fromkeys(path.parent for path in files):
         folder.mkdir(parents=True, exist_ok=True)
     for path, content in files.items():

@@ -8,12 +8,12 @@ from dataset_trees import TREES
 from published_trees import header, write_published
 
 from musc_jax.data import DATASETS, DataError
-from musc_jax.data.published.catalogue import CATALOGUE
+from musc_jax.data.datasets import published_datasets
+from musc_jax.data.opening import find_samples
 from musc_jax.data.published.layout_check import check_layout
-from musc_jax.data.registry import find_samples
 from musc_jax.data.trees import Request
 
-NAMES = list(CATALOGUE)
+PUBLISHED = published_datasets()
 
 
 @pytest.fixture(scope="session")
@@ -53,11 +53,10 @@ def told(root, findings):
     return lines
 
 
-def test_the_catalogue_is_complete_and_adds_up():
-    assert set(CATALOGUE) <= set(DATASETS)
+def test_what_was_published_is_complete_and_adds_up():
     totals = {
         name: (sum(c.good for c in s.categories.values()), sum(c.defective for c in s.categories.values()))
-        for name, s in CATALOGUE.items()
+        for name, s in PUBLISHED.items()
     }
     assert totals == {
         "mvtec3d": (249, 948),
@@ -67,7 +66,7 @@ def test_the_catalogue_is_complete_and_adds_up():
         "mpdd": (176, 282),
         "btad": (451, 290),
     }
-    for source in CATALOGUE.values():
+    for source in PUBLISHED.values():
         assert source.licence
         assert source.home.startswith("https://")
         assert source.recipe
@@ -77,14 +76,14 @@ def test_the_catalogue_is_complete_and_adds_up():
             assert archive.sha256 is None or len(archive.sha256) == 64
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_as_published(published, name):
     before = [(path, path.stat().st_mtime_ns) for path in sorted(published(name).rglob("*"))]
     assert [str(finding) for finding in check_layout(name, published(name))] == []
     assert [(path, path.stat().st_mtime_ns) for path in sorted(published(name).rglob("*"))] == before
 
 
-@pytest.mark.parametrize(("name", "wrapper"), [(n, w) for n in NAMES for w in CATALOGUE[n].wrappers])
+@pytest.mark.parametrize(("name", "wrapper"), [(n, w) for n in PUBLISHED for w in PUBLISHED[n].wrappers])
 def test_wrapped_as_the_reader_accepts_it(tmp_path, name, wrapper):
     write, categories, counts = TREES[name]
     write(tmp_path / "plain")

@@ -6,9 +6,7 @@ or one level deeper, DIR/Eyecandies/<Category>/... A sample is an index (of any 
 with an `image_0.png`. It needs `mask.png`, and for points either `xyz.tiff` (metres, organised,
 (0, 0, 0) = no point; taken as it is) or `depth.png`, `info_depth.yaml` and `pose.txt`, from which
 the points are made and cleaned (`musc_jax.data.cleaning.eyecandies`). Everything else is optional.
-
-The dataset's home is https://eyecan-ai.github.io/eyecandies. Nothing is ever written into its
-folder: cleaned scans go to the cache directory.
+Nothing is ever written into the dataset's folder: cleaned scans go to the cache directory.
 """
 
 import re
@@ -16,14 +14,54 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from musc_jax.data.dataset import Candidate
-from musc_jax.data.datasets.eyecandies_scan import ITEMS, Scan
+from musc_jax.data.datasets._eyecandies_scan import ITEMS, Scan
 from musc_jax.data.sample import DataError
+from musc_jax.data.spec import DatasetSpec, Expected, Layout, Source
 from musc_jax.data.trees import Found, Request, is_folder, report_closed, require_writable
 
 _SPLIT = Path("test_public", "data")
 _FILE = re.compile("([0-9]+)_(" + "|".join(re.escape(item) for item in ITEMS) + ")")
 _LAYOUT = "<Category>/test_public/data/<index>_image_0.png"
-_HOME = "https://eyecan-ai.github.io/eyecandies"
+# All files that a sample is published with; those that are no `ITEMS` are read by nobody.
+_PUBLISHED = re.compile(
+    r"[0-9]+_(image_[0-5]\.png|(bumps_|dents_|colors_|normals_)?mask\.png|(depth|normals)\.png|info_depth\.yaml|pose\.txt"
+    r"|(obj_params|metadata)\.yaml|xyz\.tiff)"
+)
+# Of each category's archive on Google Drive.
+_DRIVE_KEYS = {
+    "CandyCane": "1OI0Jh5tUj98j3ihFXCXf7EW2qSpeaTSY",
+    "ChocolateCookie": "1PEvIXZOcxuDMBo4iuCsUVDN63jisg0QN",
+    "ChocolatePraline": "1dRlDAS31QJSwROgA6yFcXo85mL0EBh25",
+    "Confetto": "10GNPUIQTUheT-qd6EzO76fsUgAwsHfaq",
+    "GummyBear": "1OCAKXPmpNrD9s3oUcQ--mhRZTt4HGJ-W",
+    "HazelnutTruffle": "1PsKc4hXxsuIjqwyHh7ciPAeS-IxsPikm",
+    "LicoriceSandwich": "1dtU_l9gD1zoCN7fIYRksd_9KeyZklaHC",
+    "Lollipop": "1DbL91Zjm2I9-AfJewU3M354pW4vnuaNz",
+    "Marshmallow": "1pebIU3AegEFilqqoROaVzOZqkSgX-JTo",
+    "PeppermintCandy": "1tF_1fPJYaUVaf1AwjlEi-fsGWzgCx6UF",
+}
+
+SOURCE = Source(
+    title="Eyecandies",
+    home="https://eyecan-ai.github.io/eyecandies",
+    licence="its authors state none for the data, as far as we could find; ask them",
+    categories={name: Expected(25, 25, (512, 512)) for name in _DRIVE_KEYS},
+    layout=Layout(
+        folder="test_public/data",
+        known=frozenset({"train", "val", "test_public", "test_private"}),
+        scored=("test_public/data",),
+        others=_PUBLISHED,
+    ),
+    example="`CandyCane/test_public/data/00_image_0.png`, ...",
+    recipe=(
+        "download each category's archive from its page in a browser (they are tar archives, whatever their names end "
+        "in) and call each by its category, as in CandyCane.tar:",
+        *(f"  {name}: https://drive.google.com/file/d/{key}/view" for name, key in _DRIVE_KEYS.items()),
+    ),
+    wrappers=("Eyecandies",),
+    remark="the program that made it is under GPL-3.0",
+    bare_top="test_public",
+)
 
 
 def find_eyecandies(request: Request) -> Found:
@@ -55,11 +93,11 @@ def find_eyecandies(request: Request) -> Found:
             found.fault(category, f"{folder}: cannot be read ({error.strerror}); make it readable")
             continue
         if not samples:
-            found.fault(category, f"{folder}: has no samples; put the files {_LAYOUT} there, see {_HOME}")
+            found.fault(category, f"{folder}: has no samples; put the files {_LAYOUT} there, see {SOURCE.home}")
             continue
         points = modality != "rgb"
         found.candidates[category] = [
-            Candidate(index, Scan(category, folder, index, frozenset(items), points, store).check)
+            Candidate.of(Scan(category, folder, index, frozenset(items), points, store))
             for index, items in samples.items()
         ]
     return found
@@ -72,7 +110,7 @@ def _find_categories(
 
     Also returned: what is wrong with those that cannot be looked into, which is reported already.
     """
-    expected = f"expected DATA_DIR/{_LAYOUT}; the dataset is at {_HOME}"
+    expected = f"expected DATA_DIR/{_LAYOUT}; the dataset is at {SOURCE.home}"
     if data_dir is None:
         raise DataError(f"eyecandies needs the folder it lies in (--data_dir); {expected}")
     root = Path(data_dir)
@@ -80,7 +118,7 @@ def _find_categories(
         raise DataError(f"{root}: is not a folder; {expected}")
     folders: dict[str, Path] = {}
     closed: dict[str, str] = {}
-    for parent in (root, root / "Eyecandies"):
+    for parent in (root, *(root / wrapper for wrapper in SOURCE.wrappers)):
         for category in _subfolders(parent):
             folder = parent / category / _SPLIT
             try:
@@ -130,3 +168,6 @@ def _find_samples(folder: Path) -> dict[str, set[str]]:
         if match:
             found.setdefault(match[1], set()).add(match[2])
     return {index: found[index] for index in sorted(found, key=lambda text: (int(text), text))}
+
+
+DATASET = DatasetSpec(name="eyecandies", find=find_eyecandies, source=SOURCE, rank=20)

@@ -29,6 +29,7 @@ from musc_jax.data.formats.points import decode_points, depth_picture, project
 from musc_jax.data.formats.resizing import mask_label, resize_image, resize_mask, resize_points
 from musc_jax.data.image_sample import Seen, again
 from musc_jax.data.sample import DataError, Sample
+from musc_jax.data.spec import DatasetSpec
 from musc_jax.data.trees import Found, Request, add_candidates, is_folder, natural, subfolders
 
 # Of the points that lie behind others more than this share is worth a remark.
@@ -332,3 +333,6 @@ def _shown(
         return resize_image(image, size=size)
     assert points is not None
     return depth_picture(points)
+
+
+DATASET = DatasetSpec(name="folder", find=find_folder, user_layout=True, rank=100)

@@ -5,7 +5,7 @@
 or below mvtec_3d_anomaly_detection. Raw scans are cleaned first (`musc_jax.data.cleaning.mvtec3d`), pictures with them,
 as in every published result; scans that another program has cleaned in place are recognised and used as they are. `gt`
 of good samples is not read. Nothing is written into the dataset's folder; what cleaning found goes to the cache
-directory. Home: https://www.mvtec.com/company/research/datasets/mvtec-3d-ad.
+directory.
 """
 
 import hashlib
@@ -19,13 +19,14 @@ from jaxtyping import Float, UInt8
 
 from musc_jax.data.cleaning import mvtec3d as plane_cleaning
 from musc_jax.data.cleaning.mvtec3d import CleanedScan, pad_to_square, square_side
-from musc_jax.data.dataset import Candidate, Checked, Entry
+from musc_jax.data.dataset import Candidate, Checked, Entry, SampleFiles
 from musc_jax.data.formats import files
 from musc_jax.data.formats.files import FileFault
 from musc_jax.data.formats.pictures import decode_any_mask, decode_picture, mask_remark
 from musc_jax.data.formats.resizing import resize_image, resize_mask, resize_points
 from musc_jax.data.image_sample import Seen, again
 from musc_jax.data.sample import DataError, Sample
+from musc_jax.data.spec import CC_BY_NC_SA, Archive, DatasetSpec, Expected, Layout, Source
 from musc_jax.data.trees import (
     Found,
     Request,
@@ -40,21 +41,57 @@ from musc_jax.data.trees import (
 from musc_jax.storage import atomic
 
 _LAYOUT = "<category>/test/<good or a defect>/{rgb,xyz,gt}/000.{png,tiff,png}"
-_HOME = "https://www.mvtec.com/company/research/datasets/mvtec-3d-ad"
 _SCANS = frozenset({".tiff", ".tif"})
+
+SOURCE = Source(
+    title="MVTec 3D-AD",
+    home="https://www.mvtec.com/company/research/datasets/mvtec-3d-ad",
+    licence=CC_BY_NC_SA,
+    categories={
+        "bagel": Expected(22, 88, (800, 800)),
+        "cable_gland": Expected(21, 87, (400, 400)),
+        "carrot": Expected(27, 132, (800, 800)),
+        "cookie": Expected(28, 103, (500, 500)),
+        "dowel": Expected(26, 104, (400, 400)),
+        "foam": Expected(20, 80, (900, 900)),
+        "peach": Expected(26, 106, (600, 600)),
+        "potato": Expected(22, 92, (800, 800)),
+        "rope": Expected(32, 69, (900, 400)),
+        "tire": Expected(25, 87, (600, 800)),
+    },
+    layout=Layout(
+        folder="test",
+        known=frozenset({"train", "validation", "test", "calibration"}),
+        scored=("test",),
+        unread=frozenset({"test/good/gt"}),  # black masks
+        masks=frozenset({"gt"}),
+        extensions={"xyz": _SCANS},
+        padded=True,
+    ),
+    example="`bagel/test/good/rgb/000.png`, `bagel/test/good/xyz/000.tiff`, ...",
+    archives=(
+        Archive(
+            "mvtec_3d_anomaly_detection.tar.xz",
+            "https://www.mydrive.ch/shares/150646/25de33f1276dd418cd856f2f48a84cdb/download/428824485-1643299897/"
+            "mvtec_3d_anomaly_detection.tar.xz",
+        ),
+    ),
+    recipe=("the address changes now and then: open the home page, fill in its form, and download the archive",),
+    wrappers=("mvtec_3d_anomaly_detection", "mvtec_3d", "mvtec3d"),
+)
 
 
 def find_mvtec3d(request: Request) -> Found:
     """Find every sample of MVTec 3D-AD, without looking into any file."""
-    root, found = root_of("mvtec3d", request.data_dir, layout=_LAYOUT, home=_HOME), Found()
+    root, found = root_of("mvtec3d", request.data_dir, layout=_LAYOUT, home=SOURCE.home), Found()
     folders = find_categories(
         root,
         request.categories,
         found,
-        wrappers=("mvtec_3d_anomaly_detection", "mvtec_3d", "mvtec3d"),
+        wrappers=SOURCE.wrappers,
         is_category=lambda folder: is_folder(folder / "test"),
         layout=_LAYOUT,
-        home=_HOME,
+        home=SOURCE.home,
     )
     store = Path(request.cache_dir, "mvtec3d_masks")
     if folders:
@@ -86,7 +123,7 @@ def find_mvtec3d(request: Request) -> Found:
                     points=request.modality != "rgb",
                     store=store,
                 )
-                samples.append(Candidate(sample.name, sample.check))
+                samples.append(Candidate.of(sample))
             found.warnings.extend(f"{path}: is a mask without an image; not used" for path in masks.values())
             for stem, path in scans.items():
                 found.fault(category, f"{path}: has no picture {kind / 'rgb' / f'{stem}.png'}; copy it, or remove both")
@@ -163,6 +200,19 @@ class Scan3d:
         digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
         return Checked(Entry(self.name, digest, partial(self._load, seen)), (), tuple(warnings))
 
+    def list_files(self) -> SampleFiles:
+        """Picture, scan and, of a defective sample, the mask."""
+        present, missing = [self.image], []
+        expected = [("scan", self.scan, self.expected_scan)]
+        if self.label:
+            expected.append(("mask", self.mask, self.expected_mask))
+        for what, given, place in expected:
+            if given is not None:
+                present.append(given)
+            else:
+                missing.append((Path(place), f"is missing, the {what} of {self.image}"))
+        return SampleFiles(self.image, tuple(present), tuple(missing), self.label)
+
     def _check_form(self, scan: tuple[int, ...], image: tuple[int, ...]) -> None:
         """A scan is as large as its picture, or was padded to the square while the picture was not."""
         if scan not in (image, (square_side(*image),) * 2):
@@ -219,3 +269,6 @@ class Scan3d:
             reason = error.strerror or type(error).__name__
             raise FileFault(path, f"cannot be written ({reason})", "make room or choose another cache_dir") from None
         return cleaned
+
+
+DATASET = DatasetSpec(name="mvtec3d", find=find_mvtec3d, source=SOURCE, rank=10)

@@ -20,6 +20,7 @@ from PIL import Image
 from musc_jax.data.dataset import Progress
 from musc_jax.data.datasets.eyecandies import find_eyecandies
 from musc_jax.data.sample import DataError
+from musc_jax.data.spec import DatasetSpec
 from musc_jax.data.synthetic.candies import DEFECT_KINDS
 from musc_jax.data.synthetic.samples import CATEGORIES, VERSION, Picture, render
 from musc_jax.data.trees import Found, Request
@@ -165,3 +166,8 @@ def _png(pixels: np.ndarray) -> bytes:
 
 def _yaml(fields: dict[str, object]) -> bytes:
     return yaml.safe_dump(fields, sort_keys=False).encode()
+
+
+DATASET = DatasetSpec(
+    name="synthetic", find=find_synthetic, needs_data_dir=False, seeded=True, default_weights="random", rank=0
+)

@@ -5,8 +5,7 @@
     DIR/<object>/Data/Masks/Anomaly/*.png
 
 or below VisA. The table decides which images are test images, their labels and their masks. Masks hold numbers of
-classes (1 to 9), every one of which is a defect; they look black in a viewer. Home:
-https://github.com/amazon-science/spot-diff.
+classes (1 to 9), every one of which is a defect; they look black in a viewer.
 """
 
 import csv
@@ -18,18 +17,58 @@ from musc_jax.data.formats import files
 from musc_jax.data.formats.files import FileFault
 from musc_jax.data.image_sample import Picture
 from musc_jax.data.sample import DataError
+from musc_jax.data.spec import Archive, DatasetSpec, Expected, Layout, Source
 from musc_jax.data.trees import Found, Request, add_candidates, is_folder, natural, root_of
 
 _LAYOUT = "split_csv/1cls.csv"
-_HOME = "https://github.com/amazon-science/spot-diff"
 _COLUMNS = ("object", "split", "label", "image", "mask")
 _MOST_BYTES = 20_000_000
+
+SOURCE = Source(
+    title="VisA",
+    home="https://github.com/amazon-science/spot-diff",
+    licence="CC BY 4.0 (its README and LICENSE-DATASET), https://creativecommons.org/licenses/by/4.0",
+    categories={
+        "candle": Expected(100, 100),
+        "capsules": Expected(60, 100),
+        "cashew": Expected(50, 100),
+        "chewinggum": Expected(50, 100),
+        "fryum": Expected(50, 100),
+        "macaroni1": Expected(100, 100),
+        "macaroni2": Expected(100, 100),
+        "pcb1": Expected(100, 100),
+        "pcb2": Expected(100, 100),
+        "pcb3": Expected(101, 100),
+        "pcb4": Expected(101, 100),
+        "pipe_fryum": Expected(50, 100),
+    },
+    layout=Layout(
+        folder="Data",
+        known=frozenset({"Data"}),
+        roots=frozenset({"split_csv"}),
+        scored=("Data/Images/Anomaly", "Data/Masks"),  # good pictures that are not tested are for training
+        masks=frozenset({"Masks"}),
+    ),
+    example="`candle/Data/Images/...`, `split_csv/1cls.csv`",
+    archives=(
+        Archive(
+            "VisA_20220922.tar",
+            "https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar",
+            "2eb8690c803ab37de0324772964100169ec8ba1fa3f7e94291c9ca673f40f362",
+        ),
+    ),
+    recipe=("open the home page and download the archive that it names",),
+    wrappers=("VisA", "VisA_20220922"),
+    remark="anomalib's documentation says CC BY-NC-SA 4.0, which contradicts the authors",
+)
 
 
 def find_visa(request: Request) -> Found:
     """Find every sample of VisA's test split, without looking into any picture."""
-    root, found = root_of("visa", request.data_dir, layout=_LAYOUT, home=_HOME), Found()
-    root = next((r for r in (root, root / "VisA", root / "VisA_20220922") if is_folder((r / _LAYOUT).parent)), root)
+    root, found = root_of("visa", request.data_dir, layout=_LAYOUT, home=SOURCE.home), Found()
+    root = next(
+        (r for r in (root, *(root / wrapper for wrapper in SOURCE.wrappers)) if is_folder((r / _LAYOUT).parent)), root
+    )
     rows = _rows(root / _LAYOUT)
     known = sorted({row["object"] for _, row in rows}, key=natural)
     for category in dict.fromkeys(request.categories or known):
@@ -54,7 +93,7 @@ def find_visa(request: Request) -> Found:
                 str(root / category / "Data" / "Masks" / "Anomaly" / f"{image.stem}.png"),
                 nonzero=True,
             )
-            samples.append((picture.name, Candidate(picture.name, picture.check)))
+            samples.append((picture.name, Candidate.of(picture)))
         ordered = [candidate for _, candidate in sorted(samples, key=lambda item: natural(item[0]))]
         add_candidates(found, category, root / category, ordered)
     return found
@@ -73,7 +112,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
             if any(row[column] is None for column in _COLUMNS):
                 raise FileFault(path, f"line {line} has too few columns")
     except FileFault as fault:
-        raise DataError(f"{fault}; expected DATA_DIR/{_LAYOUT}; the dataset is at {_HOME}") from None
+        raise DataError(f"{fault}; expected DATA_DIR/{_LAYOUT}; the dataset is at {SOURCE.home}") from None
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{path}: is no readable table ({error}); fetch it again") from None
     return [(line, {column: row[column].strip() for column in _COLUMNS}) for line, row in rows]
@@ -83,3 +122,6 @@ def _inside(text: str) -> PurePosixPath | None:
     """A path of the table, if it stays below the dataset's folder."""
     path = PurePosixPath(text)
     return path if text and not path.is_absolute() and ".." not in path.parts else None
+
+
+DATASET = DatasetSpec(name="visa", find=find_visa, modalities=("rgb",), source=SOURCE, v1_windows=(1, 8, 9), rank=40)

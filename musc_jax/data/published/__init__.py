@@ -1,1 +1,1 @@
-"""Published datasets: sources, counts, comparison with what is on disk, preparation."""
+"""Published datasets: comparison with what is on disk, preparation."""

@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
 from musc_jax.data.dataset import Candidate, Progress
-from musc_jax.data.registry import find_samples
+from musc_jax.data.opening import find_samples
 from musc_jax.data.trees import Request
 
 

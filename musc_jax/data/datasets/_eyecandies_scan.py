@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from musc_jax.data.cleaning import eyecandies as candy_cleaning
 from musc_jax.data.cleaning.eyecandies import Cleaned
-from musc_jax.data.dataset import Checked, Entry
+from musc_jax.data.dataset import Checked, Entry, SampleFiles
 from musc_jax.data.formats import files
 from musc_jax.data.formats.files import Content, FileFault
 from musc_jax.data.formats.pictures import mask_remark
@@ -56,6 +56,11 @@ class Scan:
     points: bool
     store: Path
 
+    @property
+    def name(self) -> str:
+        """Its index."""
+        return self.index
+
     def check(self) -> Checked:
         """Read every file once: decode it, compare it with the others, clean the scan."""
         faults: list[str] = []
@@ -97,6 +102,18 @@ class Scan:
             warnings.append(remark)
         seen = {item: _Seen(content.digest, content.stamp) for item, content in contents.items()}
         return Checked(Entry(self.index, self._digest(seen), partial(self._load, seen)), (), tuple(warnings))
+
+    def list_files(self) -> SampleFiles:
+        """All of `items`; only a look into the mask would tell whether it is defective."""
+        needed = ["image_0.png", "mask.png"]
+        # Without any of the raw files it is the points themselves that were lost.
+        raw = "xyz.tiff" not in self.items and self.items.intersection(_RAW)
+        needed += _RAW if raw else ["xyz.tiff"]
+        also = {"xyz.tiff": " (or depth.png, info_depth.yaml and pose.txt)"}
+        missing = tuple(
+            (self._path(item), f"is missing{also.get(item, '')}") for item in needed if item not in self.items
+        )
+        return SampleFiles(self._path("image_0.png"), tuple(map(self._path, sorted(self.items))), missing)
 
     def _load(self, seen: Mapping[str, _Seen], size: int) -> Sample:
         """Load what `check` saw; raise DataError if a file is no longer the same."""

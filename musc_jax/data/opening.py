@@ -1,48 +1,14 @@
-"""All datasets by name, behind one function."""
+"""Datasets opened by name."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from musc_jax.data.dataset import Dataset, Progress, assemble
-from musc_jax.data.datasets.btad import find_btad
-from musc_jax.data.datasets.eyecandies import find_eyecandies
-from musc_jax.data.datasets.folder import find_folder
-from musc_jax.data.datasets.mvtec3d import find_mvtec3d
-from musc_jax.data.datasets.mvtec_ad import find_mvtec_ad
-from musc_jax.data.datasets.synthetic import find_synthetic
-from musc_jax.data.datasets.visa import find_visa
+from musc_jax.data.datasets import DATASETS
 from musc_jax.data.folder_layout import FolderLayout
 from musc_jax.data.sample import DataError
+from musc_jax.data.spec import MODALITIES
 from musc_jax.data.trees import Found, Request
-
-MODALITIES = ("rgb", "points", "rgb+points")
-
-
-class Reader(NamedTuple):
-    """A dataset's reader.
-
-    Attributes:
-        find: finds its samples, without looking into them.
-        modalities: what it can give.
-    """
-
-    find: Callable[[Request], Found]
-    modalities: tuple[str, ...] = MODALITIES
-
-
-DATASETS: dict[str, Reader] = {
-    "synthetic": Reader(find_synthetic),
-    "mvtec3d": Reader(find_mvtec3d),
-    "eyecandies": Reader(find_eyecandies),
-    "mvtec_ad": Reader(find_mvtec_ad, ("rgb",)),
-    "visa": Reader(find_visa, ("rgb",)),
-    "mpdd": Reader(partial(find_mvtec_ad, name="mpdd"), ("rgb",)),
-    "btad": Reader(find_btad, ("rgb",)),
-    "folder": Reader(find_folder),
-}
-"""A dataset's name to its reader."""
 
 
 def find_samples(name: str, request: Request) -> Found:
@@ -57,10 +23,10 @@ def find_samples(name: str, request: Request) -> Found:
         raise DataError(f"no dataset {name!r}; take one of: {known}")
     if request.modality not in MODALITIES:
         raise ValueError(f"modality must be one of {', '.join(MODALITIES)}, received {request.modality!r}")
-    reader = DATASETS[name]
-    if request.modality not in reader.modalities:
+    spec = DATASETS[name]
+    if request.modality not in spec.modalities:
         raise DataError(f"{name} has pictures only, no points; take modality rgb (--modality=rgb)")
-    return reader.find(request)
+    return spec.find(request)
 
 
 def open_dataset(
