@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from absl import flags
+from readme_parts import generate
 
 import weights
 from launch import flags as options
@@ -29,3 +30,13 @@ def test_every_flag_dataset_and_backbone_is_listed():
     assert known <= listed
     for name in (*weights.BACKBONES, *DATASETS):
         assert f"`{name.removesuffix('_reg')}`" in README
+
+
+def test_tables_are_as_written_from_the_programs_own():
+    assert generate.generated(README) == README, "run: python docs/generate.py"
+
+
+@pytest.mark.parametrize("lost", ["<!-- datasets: docs/generate.py -->", "| `--windows` |"])
+def test_a_place_for_a_table_that_is_lost_is_noticed(lost):
+    with pytest.raises(ValueError, match="expected one place"):
+        generate.generated(README.replace(lost, ""))
