@@ -2,6 +2,9 @@
 
 A JAX implementation of MuSc-V2 (Li, Xue, Zhou, TPAMI 2026). All functions are pure; none calls `jax.jit`, all can be
 jitted, vmapped and, where it makes sense, differentiated. They are written for one sample where that is natural.
+
+Indices out of range are refused with a ValueError, never counted from the end. Behind `jit` and `vmap`, where values
+cannot be looked at, they count as the nearest index in range.
 """
 
 from musc_jax import metrics as metrics

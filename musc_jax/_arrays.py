@@ -36,15 +36,42 @@ def same_dtype(*arrays: Array) -> tuple[jax.Array, ...]:
     return tuple(x.astype(dtype) for x in wide)
 
 
-def as_index(name: str, x: Array) -> jax.Array:
-    """Returns integers as int32; no cloud has 2^31 points.
+def is_known(x: Array) -> bool:
+    """Whether the values can be looked at: not behind `jit` or `vmap`, nor partly on devices of another process."""
+    return not isinstance(x, jax.Array) or (not isinstance(x, jax.core.Tracer) and x.is_fully_addressable)
 
-    An int64 NumPy array that is used both inside and outside of `jax.enable_x64` would otherwise bring the wider type
-    along from one to the other.
+
+def as_index(name: str, x: Array | int, size: int, *, where: Array | None = None) -> jax.Array:
+    """Returns indices of `size` places as int32, every one of them from 0 to size - 1.
+
+    Out of range, NumPy counts negative ones from the end, JAX reads the last place and writes nowhere. Here values that
+    are known are refused, and those behind `jit` or `vmap` count as the nearest in range, read or written.
+
+    An int64 NumPy array that is used both inside and outside of `jax.enable_x64` would bring the wider type along from
+    one to the other, hence int32; no cloud has 2^31 points.
+
+    Args:
+        name: For the message.
+        x: Integers of any type and shape.
+        size: How many places there are.
+        where: Which of `x` count, in its shape; the others may hold anything. All by default.
+
+    Raises:
+        ValueError: No integers, or known values out of range.
     """
+    x = x if isinstance(x, jax.Array) else np.asarray(x)
     if not np.issubdtype(x.dtype, np.integer):
         raise ValueError(f"{name}: expected integers, received {x.dtype}")
-    return x.astype(np.int32) if isinstance(x, jax.Array) else jnp.asarray(x.astype(np.int32))
+    if is_known(x) and (where is None or is_known(where)):
+        values = np.asarray(x)
+        outside = (values < 0) | (values >= size)
+        outside = outside if where is None else outside & np.asarray(where).astype(bool)
+        if outside.any():
+            raise ValueError(f"{name}: expected indices from 0 to {size - 1}, received {values[outside][0]}")
+    x = x.astype(np.int32) if x.dtype.itemsize < 4 else x
+    clip = jnp.clip if isinstance(x, jax.Array) else np.clip
+    # Wide types are cut first: the cast would bring 2^32 back into range.
+    return jnp.asarray(clip(x, 0, max(size - 1, 0)).astype(np.int32))
 
 
 def expect_shape(name: str, x: Array, shape: Sequence[int | None]) -> None:
@@ -76,10 +103,7 @@ def points_and_mask(points: Array, valid: Array | None) -> tuple[jax.Array, jax.
     else:
         expect_shape("valid", valid, (len(wide),))
         mask = jnp.asarray(valid).astype(bool)
-    empty = len(wide) == 0
-    if not empty and valid is not None and not isinstance(mask, jax.core.Tracer):
-        empty = not bool(mask.any())
-    if empty:
+    if len(wide) == 0 or (valid is not None and is_known(valid) and not np.asarray(valid).any()):
         raise ValueError("empty cloud: expected at least one valid point, received none")
     return jnp.where(mask[:, None], wide, 0), mask
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from musc_jax import _options
 from musc_jax._arrays import (
     Array,
     as_float,
@@ -24,14 +25,6 @@ from musc_jax._arrays import (
     square_side,
     unit,
 )
-
-
-def _expect_degrees(degrees: Sequence[int], *, odd: bool) -> tuple[int, ...]:
-    degrees = tuple(degrees)
-    if not degrees or any(r < 1 or (odd and r % 2 == 0) for r in degrees):
-        kind = "odd numbers" if odd else "numbers"
-        raise ValueError(f"degrees: expected {kind} of at least 1, received {degrees}")
-    return degrees
 
 
 def _window_sums(
@@ -93,7 +86,7 @@ def snamd_grid(
     """
     expect_shape("tokens", tokens, (None, None))
     expect_variant(variant)
-    degrees = _expect_degrees(degrees, odd=True)
+    degrees = _options.wholes("degrees", degrees, lowest=1, odd=True)
     wide, dtype = as_float(tokens)
     side = square_side(wide.shape[0])
     grid = wide.reshape(side, side, -1)
@@ -148,7 +141,7 @@ def snamd_points(
     expect_shape("centers", centers, (count, 3))
     expect_shape("curvature", curvature, (count,))
     expect_variant(variant)
-    degrees = _expect_degrees(degrees, odd=False)
+    degrees = _options.wholes("degrees", degrees, lowest=1)
     if max(degrees) > count:
         raise ValueError(f"degrees: expected at most {count}, the number of groups, received {degrees}")
     dtype = as_float(tokens)[1]
@@ -201,7 +194,7 @@ def lnamd_grid(tokens: Float[Array, "M C"], *, degree: int) -> Float[jax.Array, 
         ValueError: No square grid, an even degree.
     """
     expect_shape("tokens", tokens, (None, None))
-    (degree,) = _expect_degrees((degree,), odd=True)
+    (degree,) = _options.wholes("degree", (degree,), lowest=1, odd=True)
     wide, dtype = as_float(tokens)
     side = square_side(wide.shape[0])
     centered = wide - wide.mean()

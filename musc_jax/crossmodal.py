@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
+from musc_jax import _options
 from musc_jax._arrays import (
     Array,
     as_float,
@@ -102,7 +103,8 @@ def patch_index(pixels: Int[Array, "*G"], *, size: int, grid: int) -> Int[jax.Ar
     """The image patch that holds each pixel: a group belongs to the patch of its centre's pixel.
 
     Args:
-        pixels: Flat pixel indices, row * size + column.
+        pixels: Flat pixel indices, row * size + column. Behind `jit` or `vmap` one out of range counts as the nearest
+            pixel in range.
         size: Side of the image in pixels.
         grid: Side of the patch grid; must divide `size`.
 
@@ -110,11 +112,12 @@ def patch_index(pixels: Int[Array, "*G"], *, size: int, grid: int) -> Int[jax.Ar
         Flat patch indices, row * grid + column.
 
     Raises:
-        ValueError: `size` is not a multiple of `grid`.
+        ValueError: `size` or `grid` below 1, `size` not a multiple of `grid`, pixels out of range.
     """
-    if grid < 1 or size % grid:
+    size, grid = _options.whole("size", size, lowest=1), _options.whole("grid", grid, lowest=1)
+    if size % grid:
         raise ValueError(f"size: expected a multiple of the grid's {grid} patches, received {size}")
-    pixels = as_index("pixels", pixels)
+    pixels = as_index("pixels", pixels, size * size)
     patch = size // grid
     return (pixels // size // patch) * grid + pixels % size // patch
 
@@ -135,19 +138,20 @@ def align_modalities(
     Args:
         scores_2d: Scores of the image patches by R samples.
         scores_3d: Scores of the point groups by the same samples.
-        patch_of_group: The image patch each group belongs to.
+        patch_of_group: The image patch each group belongs to, 0 to M2 - 1. Behind `jit` or `vmap` an index out of range
+            counts as the nearest of these, in both results.
 
     Returns:
         (to_2d, to_3d): the mean of the group scores of each patch, 0 where a patch has no group; and each group's patch
         score.
 
     Raises:
-        ValueError: Shapes that do not fit.
+        ValueError: Shapes that do not fit, patches out of range.
     """
     _expect_pair(scores_2d, scores_3d, patch_of_group)
     dtypes = as_float(scores_2d)[1], as_float(scores_3d)[1]
     scores_2d, scores_3d = same_dtype(scores_2d, scores_3d)
-    patch = as_index("patch_of_group", patch_of_group)
+    patch = as_index("patch_of_group", patch_of_group, len(scores_2d))
     to_2d, to_3d = _aligned(scores_2d, scores_3d, patch, None)
     return to_2d.astype(dtypes[0]), to_3d.astype(dtypes[1])
 
@@ -198,7 +202,7 @@ def cross_modal_enhancement(
     expect_implementation(implementation)
     dtypes = as_float(scores_2d)[1], as_float(scores_3d)[1]
     scores_2d, scores_3d = same_dtype(scores_2d, scores_3d)
-    patch = as_index("patch_of_group", patch_of_group)
+    patch = as_index("patch_of_group", patch_of_group, len(scores_2d))
     to_2d, to_3d = _aligned(scores_2d, scores_3d, patch, valid_3d)
     # A patch without a group holds zeros, which are no scores. Every group has a patch, which may be masked.
     seen_2d, seen_3d = jnp.any(to_2d != 0, axis=1), None
@@ -272,7 +276,7 @@ def multimodal_scores(
     Args:
         features_2d: Aggregated image tokens of N >= 2 samples.
         features_3d: Aggregated group tokens of the same samples.
-        patch_of_group: The image patch each group belongs to.
+        patch_of_group: The image patch each group belongs to; out of range as in `align_modalities`.
         interval: Share of the lowest scores that is averaged.
         variant: "released" or "paper", see `cross_modal_enhancement`.
         enhancement: False leaves the modalities apart (the ablation "w/o CAE").
@@ -286,7 +290,8 @@ def multimodal_scores(
         (scores_2d, scores_3d), dtypes as the features.
 
     Raises:
-        ValueError: Shapes that do not fit, fewer than 2 samples, an unknown variant, an interval outside (0, 1].
+        ValueError: Shapes that do not fit, fewer than 2 samples, patches out of range, an unknown variant, an interval
+            outside (0, 1], references or a seed that are no whole numbers of at least 1 and 0.
     """
     expect_shape("features_2d", features_2d, (None, None, None))
     expect_shape("features_3d", features_3d, (features_2d.shape[0], None, None))
@@ -299,7 +304,7 @@ def multimodal_scores(
     wide = same_dtype(features_2d, features_3d)
     finish = EnhanceAndAverage(interval, variant, enhancement, trust, implementation)
     drawn = draw_references(features_2d.shape[0], references, seed=seed)
-    patches = (as_index("patch_of_group", patch_of_group),)
+    patches = (as_index("patch_of_group", patch_of_group, features_2d.shape[1]),)
     out = score_samples(wide, finish, drawn, extra=patches, precision=precision, implementation=implementation)
     return out[0].astype(dtypes[0]), out[1].astype(dtypes[1])
 

@@ -4,14 +4,17 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from musc_jax import _options
 from musc_jax._arrays import (
     Array,
     as_float,
     as_index,
     expect_shape,
     expect_variant,
+    is_known,
     points_and_mask,
     safe_norm,
     smallest,
@@ -133,7 +136,8 @@ def iterative_point_grouping(
 
     Args:
         points: The cloud. Invalid points may hold anything, NaN included.
-        centers: Index of each group's centre, a valid point.
+        centers: Index of each group's centre, a valid point. Behind `jit` or `vmap` an index out of range counts as the
+            nearest from 0 to P - 1, and an invalid point as one at the origin.
         group_size: K >= 3.
         k_iter: Points to start with and to add a step.
         curvature_threshold: From here on a group is expanded.
@@ -148,15 +152,20 @@ def iterative_point_grouping(
         repeating centres.
 
     Raises:
-        ValueError: Wrong shapes, sizes below their minimum, an empty cloud, an unknown variant.
+        ValueError: Wrong shapes, sizes below their minimum, an empty cloud, centres out of range or invalid, an unknown
+            variant.
     """
     expect_shape("centers", centers, (None,))
     expect_variant(variant)
-    if group_size < 3 or k_iter < 1:
-        raise ValueError(f"group_size, k_iter: expected at least 3 and 1, received {group_size} and {k_iter}")
+    group_size = _options.whole("group_size", group_size, lowest=3)
+    k_iter = _options.whole("k_iter", k_iter, lowest=1)
     dtype = as_float(points)[1]
     points, mask = points_and_mask(points, valid)
-    centers = as_index("centers", centers)
+    given, centers = centers, as_index("centers", centers, len(points))
+    if valid is not None and is_known(given) and is_known(valid):
+        invalid = ~np.asarray(valid).astype(bool)[np.asarray(given)]
+        if invalid.any():
+            raise ValueError(f"centers: expected valid points, received {np.asarray(given)[invalid][0]}, which is not")
     at = points[centers]
     near = nearest_neighbors(at, points, 2 * group_size, valid=mask)
     bend = curvature(points[near.indices[:, 1:group_size]], at)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from musc_jax import _options
 from musc_jax._arrays import (
     PRECISION,
     Array,
@@ -52,8 +53,9 @@ def upsample_grid(grid: Float[Array, "h w"], size: int) -> Float[jax.Array, "siz
         ValueError: No grid, a size below 1.
     """
     expect_shape("grid", grid, (None, None))
-    if size < 1 or 0 in grid.shape:
-        raise ValueError(f"size: expected a grid and at least 1 pixel, received {grid.shape} and {size}")
+    size = _options.whole("size", size, lowest=1)
+    if 0 in grid.shape:
+        raise ValueError(f"grid: expected at least 1 x 1 scores, received {grid.shape}")
     wide, dtype = as_float(grid)
     rows, columns = (_align_corners_weights(size, cells) for cells in wide.shape)
     return _apply(rows, wide, columns).astype(dtype)
@@ -196,7 +198,8 @@ def point_map(
 
     Args:
         points: The cloud; invalid points may hold anything.
-        pixels: Flat pixel of each point, row * size + column.
+        pixels: Flat pixel of each point, row * size + column; of invalid points, anything. Behind `jit` or `vmap` one
+            out of range counts as the nearest pixel in range.
         centers: Group centres.
         values: Group scores.
         size: Side of the map in pixels (static).
@@ -208,13 +211,14 @@ def point_map(
         through 8 bits at the blur; this does not.
 
     Raises:
-        ValueError: Wrong shapes, no centre, an empty cloud, a size below 1.
+        ValueError: Wrong shapes, no centre, an empty cloud, a size below 1, pixels out of range.
     """
     expect_shape("pixels", pixels, (points.shape[0],))
-    if size < 1:
-        raise ValueError(f"size: expected at least 1 pixel, received {size}")
+    if valid is not None:
+        expect_shape("valid", valid, (points.shape[0],))
+    size = _options.whole("size", size, lowest=1)
+    pixels = as_index("pixels", pixels, size * size, where=valid)
     at_points = interpolate_points(points, centers, values, valid=valid)
-    pixels = as_index("pixels", pixels)
     if valid is not None:
         pixels = jnp.where(jnp.asarray(valid).astype(bool), pixels, size * size)
     image = jnp.zeros(size * size, at_points.dtype).at[pixels].set(at_points, mode="drop")

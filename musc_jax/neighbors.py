@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from musc_jax import _options
 from musc_jax._arrays import (
     Array,
     expect_shape,
@@ -278,8 +279,7 @@ def nearest_neighbors(
         ValueError: Wrong shapes, `k` below 1, an empty cloud.
     """
     expect_shape("queries", queries, (None, 3))
-    if k < 1:
-        raise ValueError(f"k: expected at least 1, received {k}")
+    k = _options.whole("k", k, lowest=1)
     points, mask = points_and_mask(points, valid)
     queries, points = same_dtype(queries, points)
     at, among = jax.lax.stop_gradient(queries), jax.lax.stop_gradient(points)

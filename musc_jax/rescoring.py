@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from musc_jax import _options
 from musc_jax._arrays import PRECISION, Array, as_float, expect_shape, expect_variant, same_dtype
 
 
@@ -39,11 +40,9 @@ def rescore(
     count = scores.shape[0]
     expect_shape("features", features, (count, None))
     expect_variant(variant)
-    windows = tuple(windows)
+    windows = _options.wholes("windows", windows, lowest=1)
     if count < 2:
         raise ValueError(f"scores: N = {count}: re-scoring compares samples, so at least 2 are needed")
-    if not windows or min(windows) < 1:
-        raise ValueError(f"windows: expected numbers of at least 1, received {windows}")
     dtype = as_float(scores)[1]
     scores, features = same_dtype(scores, features)
 

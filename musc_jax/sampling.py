@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
-from musc_jax._arrays import Array, expect_shape, points_and_mask
+from musc_jax import _options
+from musc_jax._arrays import Array, as_index, expect_shape, points_and_mask
 
 # XLA:CPU reduces to a maximum in vector registers but walks an argmax one element at a time. Maxima of rows first, then
 # the argmax of the row maxima and of one row: forty times faster on 50,000 points, the same index.
@@ -29,19 +30,22 @@ def farthest_point_sampling(
         num: How many to pick (static).
         candidates: Which points may be picked; all by default. The released program never picks a point whose squared
             norm is at most 1e-3 after a cloud was brought to the unit sphere; that rule is the caller's to state here.
-        start: Index of the first pick. It is picked whether it is a candidate or not.
+        start: Index of the first pick, 0 to P - 1 (behind `jit` or `vmap` the nearest of these counts). It is picked
+            whether it is a candidate or not.
 
     Returns:
         Indices into `points`, in the order of picking. Ties go to the lowest index. When the candidates run out, the
         lowest-index candidate repeats; with no candidate at all, the start does.
 
     Raises:
-        ValueError: Wrong shapes, `num` below 1, no points.
+        ValueError: Wrong shapes, `num` below 1, no points, a start out of range.
     """
-    count = jnp.shape(points)[0] if jnp.ndim(points) else 0
-    if num < 1:
-        raise ValueError(f"num: expected at least 1, received {num}")
-    start = jnp.asarray(start, jnp.int32)
+    num = _options.whole("num", num, lowest=1)
+    expect_shape("points", points, (None, 3))
+    count = jnp.shape(points)[0]
+    if not count:
+        raise ValueError("empty cloud: expected at least one point, received none")
+    start = as_index("start", start, count)
     expect_shape("start", start, ())
     if candidates is None:
         candidates = jnp.ones(count, bool)

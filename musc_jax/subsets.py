@@ -69,8 +69,9 @@ def thin_out(labels: Sequence[int], ratio: Fraction | float | int, *, seed: int 
         Indices of the samples that stay, ascending: all defective ones and some good ones.
 
     Raises:
-        ValueError: The ratio is out of its range.
+        ValueError: The ratio is out of its range, the seed no whole number of at least 0.
     """
+    seed = _options.whole("seed", seed, lowest=0)
     if not 0 <= ratio <= 1:
         raise ValueError(f"normal_ratio: expected 0 to 1, received {ratio}")
     good = np.flatnonzero(np.asarray(labels) == 0)

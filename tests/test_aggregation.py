@@ -140,7 +140,7 @@ def test_half_precision_in_and_out(rng):
         (lambda t: musc_jax.snamd_grid(t, degrees=(2,)), "odd"),
         (lambda t: musc_jax.snamd_grid(t, degrees=()), "degrees"),
         (lambda t: musc_jax.snamd_grid(t, variant="x"), "variant"),
-        (lambda t: musc_jax.lnamd_grid(t, degree=0), "degrees"),
+        (lambda t: musc_jax.lnamd_grid(t, degree=0), "degree: expected odd"),
         (lambda t: musc_jax.snamd_points(t, t[:, :3], t[:, 0], degrees=(99,)), "at most 16"),
         (lambda t: musc_jax.snamd_points(t, t[:9, :3], t[:, 0]), "centers: expected shape"),
     ],

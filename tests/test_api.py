@@ -79,6 +79,133 @@ def test_float64_stays_float64(name):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+def _indices():
+    """Function and argument: call with these indices, indices that are fine, how many places there are."""
+    rng = np.random.default_rng(1)
+    f = lambda *s: rng.uniform(0.1, 1, s).astype(np.float32)  # noqa: E731
+    cloud, two, three, patch = f(40, 3), f(9, 4), f(6, 4), np.array([0, 3, 3, 8, 5, 1])
+    tokens, map_of = (f(3, 9, 5), f(3, 6, 4)), (f(6, 3), f(4, 3), f(4))
+    return {
+        "farthest_point_sampling start": (lambda i: m.farthest_point_sampling(cloud, 4, start=i), np.array(7), 40),
+        "iterative_point_grouping centers": (
+            lambda i: m.iterative_point_grouping(cloud, i, group_size=8, k_iter=5),
+            np.array([3, 0, 39]),
+            40,
+        ),
+        "patch_index pixels": (lambda i: m.patch_index(i, size=12, grid=3), np.array([5, 0, 143]), 144),
+        "align_modalities patch_of_group": (lambda i: m.align_modalities(two, three, i), patch, 9),
+        "cross_modal_enhancement patch_of_group": (lambda i: m.cross_modal_enhancement(two, three, i), patch, 9),
+        "multimodal_scores patch_of_group": (
+            lambda i: m.multimodal_scores(*tokens, i, variant="paper"),
+            np.stack([patch] * 3),
+            9,
+        ),
+        "point_map pixels": (
+            lambda i: m.point_map(map_of[0], i, *map_of[1:], size=12, sigma=0.0),
+            np.array([5, 0, 143, 7, 8, 9]),
+            144,
+        ),
+    }
+
+
+INDICES = _indices()
+
+
+def test_every_index_is_in_the_table():
+    arguments = {
+        f"{name} {parameter.name}"
+        for name, function in FUNCTIONS.items()
+        for parameter in inspect.signature(function).parameters.values()
+        if "Int[" in str(parameter.annotation)
+    }
+    assert set(INDICES) == arguments
+
+
+def _replaced(fine, value, dtype):
+    indices = fine.astype(dtype)
+    indices.reshape(-1)[0] = value
+    return indices
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("name", INDICES)
+def test_known_indices_out_of_range_are_refused(name):
+    call, fine, size = INDICES[name]
+    for value in (-1, size, 2**32 + 1):
+        message = rf"^{name.split()[1]}: expected indices from 0 to {size - 1}, received {value}\b"
+        with pytest.raises(ValueError, match=message):
+            call(_replaced(fine, value, np.int64))
+        if value < 2**31:
+            with pytest.raises(ValueError, match=message):
+                call(jax.numpy.asarray(_replaced(fine, value, np.int32)))
+            # A constant of a program is known, too.
+            with pytest.raises(ValueError, match=message):
+                jax.jit(lambda value=value: call(_replaced(fine, value, np.int32)))()
+    with pytest.raises(ValueError, match=rf"^{name.split()[1]}: expected integers, received float32$"):
+        call(fine.astype(np.float32))
+
+
+@pytest.mark.parametrize("name", INDICES)
+def test_traced_indices_out_of_range_are_the_nearest(name):
+    call, fine, size = INDICES[name]
+    compiled = jax.jit(jax.vmap(call))
+    got = compiled(np.stack([_replaced(fine, value, np.int32) for value in (-1, -size, size, 2**31 - 1)]))
+    want = compiled(np.stack([_replaced(fine, value, np.int32) for value in (0, 0, size - 1, size - 1)]))
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+def test_traced_indices_of_wide_types_do_not_come_back_into_range():
+    with jax.enable_x64(True):
+        far = np.array([2**32 + 1, -(2**32) + 1, 5])
+        np.testing.assert_array_equal(jax.jit(lambda i: m.patch_index(i, size=12, grid=3))(far), [8, 0, 1])
+
+
+def test_pixels_of_invalid_points_may_be_anything():
+    rng = np.random.default_rng(2)
+    points, centers = rng.normal(size=(2, 6, 3)).astype(np.float32)
+    valid, pixels = np.array([True, False, True, True, False, True]), np.array([0, -1, 3, 8, 999, 2])
+    call = lambda pixels, valid: m.point_map(points, pixels, centers, centers[:, 0], size=3, valid=valid)  # noqa: E731
+    compiled = jax.jit(call)
+    want = compiled(np.where(valid, pixels, 4), valid)
+    np.testing.assert_array_equal(compiled(pixels, valid), want)
+    np.testing.assert_array_equal(jax.jit(lambda: call(pixels, valid))(), want)
+    # Where it is not known which points count, nothing is refused.
+    jax.eval_shape(lambda valid: call(pixels, valid), valid)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_sizes_and_counts_are_whole_numbers():
+    rng = np.random.default_rng(3)
+    f = lambda *s: rng.uniform(0.1, 1, s).astype(np.float32)  # noqa: E731
+    cloud, at = f(40, 3), np.arange(5)
+    calls = {
+        "num": lambda n: m.farthest_point_sampling(cloud, n),
+        "k": lambda n: m.nearest_neighbors(cloud, cloud, n),
+        "group_size": lambda n: m.iterative_point_grouping(cloud, at, group_size=n),
+        "k_iter": lambda n: m.iterative_point_grouping(cloud, at, group_size=8, k_iter=n),
+        "degrees": lambda n: m.snamd_points(f(12, 5), f(12, 3), f(12), degrees=(1, n)),
+        "windows": lambda n: m.rescore(f(6), f(6, 4), windows=(1, n)),
+        "size": lambda n: m.patch_index(at, size=n, grid=1),
+        "grid": lambda n: m.patch_index(at, size=12, grid=n),
+        "references": lambda n: m.mutual_scores(f(5, 9, 4), references=n),
+        "seed": lambda n: m.mutual_scores(f(5, 9, 4), references=2, seed=n),
+    }
+    for name, call in calls.items():
+        for value, received in ((2.5, r"2\.5$"), (-1, "-1$"), (True, "True$"), (None, "None$")):
+            if name != "references" or value is not None:
+                with pytest.raises(ValueError, match=f"^{name}: expected .*; received .*{received}"):
+                    call(value)
+        with pytest.raises(ValueError, match=f"^{name}: expected .*; received .*int32"):
+            jax.jit(call)(3)
+
+
+def test_a_mask_may_be_a_constant_of_the_program():
+    points = np.random.default_rng(4).normal(size=(9, 3)).astype(np.float32)
+    valid = jax.numpy.asarray(np.arange(9) > 3)
+    found = jax.jit(lambda p: m.nearest_neighbors(p, p, 2, valid=valid).indices)(points)
+    assert (np.asarray(found) > 3).all()
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_signatures(name):
     """Arrays (and sizes) come first and by position; every option is keyword-only."""

@@ -140,3 +140,9 @@ def test_bad_options_are_named(rng, options, message):
     points = rng.normal(size=(9, 3)).astype(np.float32)
     with pytest.raises(ValueError, match=message):
         musc_jax.iterative_point_grouping(points, np.array([0]), **options)
+
+
+def test_known_centers_are_valid_points(rng):
+    points, valid = rng.normal(size=(9, 3)).astype(np.float32), np.arange(9) > 2
+    with pytest.raises(ValueError, match="centers: expected valid points, received 2, which is not"):
+        musc_jax.iterative_point_grouping(points, np.array([5, 2]), group_size=4, valid=valid)

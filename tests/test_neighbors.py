@@ -87,12 +87,12 @@ def test_distances_have_gradients_even_at_the_query(rng):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (lambda p: musc_jax.nearest_neighbors(p, p, 0), "k: expected at least 1"),
+        (lambda p: musc_jax.nearest_neighbors(p, p, 0), "k: expected .* at least 1"),
         (lambda p: musc_jax.nearest_neighbors(p[:, :2], p, 1), "queries: expected shape"),
         (lambda p: musc_jax.nearest_neighbors(p, p[:0], 1), "empty cloud"),
         (lambda p: musc_jax.nearest_neighbors(p, p, 1, valid=np.zeros(len(p), bool)), "empty cloud"),
         (lambda p: musc_jax.nearest_neighbors(p, p, 1, valid=np.ones(3, bool)), "valid: expected shape"),
-        (lambda p: musc_jax.farthest_point_sampling(p, 0), "num: expected at least 1"),
+        (lambda p: musc_jax.farthest_point_sampling(p, 0), "num: expected .* at least 1"),
         (lambda p: musc_jax.farthest_point_sampling(p[:0], 1), "empty cloud"),
     ],
 )

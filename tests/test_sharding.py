@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from musc_jax.execution import sharded
+from musc_jax.execution.devices import make_mesh
 
 
 @pytest.mark.parametrize("share", range(1, 7))
@@ -18,6 +19,12 @@ def test_opposite_devices_divide_their_pairs(share):
     second = list(zip(visitor[1], own[1], strict=True))  # turned: (sample of the first, sample of the second)
     assert len(first) == len(second) == (share * share + 1) // 2
     assert set(first) | set(second) == set(np.ndindex(share, share))
+
+
+def test_a_patch_out_of_range_is_refused(rng):
+    two, three = rng.normal(size=(2, 3, 4, 5)).astype(np.float32)
+    with pytest.raises(ValueError, match="patch_of_group: expected indices from 0 to 3, received 4"):
+        sharded.sharded_multimodal_scores(two, three, np.full((3, 4), 4), make_mesh())
 
 
 @pytest.mark.slow

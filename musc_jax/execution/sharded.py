@@ -352,7 +352,7 @@ def sharded_multimodal_scores(
     Args:
         features_2d: Aggregated image tokens of N >= 2 samples, as in `sharded_mutual_scores`.
         features_3d: Aggregated group tokens of the same samples.
-        patch_of_group: The image patch each group belongs to.
+        patch_of_group: The image patch each group belongs to; out of range as in `align_modalities`.
         mesh: Of `musc_jax.execution.devices.make_mesh`.
         interval: Share of the lowest scores that is averaged.
         variant: "released" or "paper", see `cross_modal_enhancement`.
@@ -379,7 +379,7 @@ def sharded_multimodal_scores(
     dtypes = as_float(features_2d)[1], as_float(features_3d)[1]
     finish = EnhanceAndAverage(interval, variant, enhancement, trust)
     features = same_dtype(features_2d, features_3d)
-    patches = (as_index("patch_of_group", patch_of_group),)
+    patches = (as_index("patch_of_group", patch_of_group, features_2d.shape[1]),)
     drawn = draw_references(real, references, seed=seed)
     found = _sharded(features, finish, drawn, mesh, patches, precision)
     return _gathered(found[0], real, mesh, dtypes[0]), _gathered(found[1], real, mesh, dtypes[1])
