@@ -129,18 +129,24 @@ def pro_200(
 ) -> float | None:
     """Per-region overlap as the released program computes it, for comparison with published figures.
 
-    200 thresholds evenly spaced in score from the lowest to the highest; points with a false positive rate below
-    `limit`, whose rates are then stretched to [0, 1]. Heavy-tailed maps have few thresholds in that range, and the
-    figure collapses; `pro` does not.
+    Thresholds are `np.arange(low, high, (high - low) / 200)`, with the lowest and the highest score as scalars in the
+    dtype of the maps: 200, sometimes 201 by rounding. A pixel is found if it scores above the threshold. Points with a
+    false positive rate below `limit` are kept, their rates stretched from [lowest kept, highest kept] to [0, 1], and
+    the area is taken by trapezoids. Heavy-tailed maps have few thresholds in that range, and the figure collapses;
+    `pro` does not.
+
+    With float32 maps the range, the step and the second threshold are rounded to float32, which can put a threshold on
+    the other side of a score. The same scores in float64 then give another figure: for scores of three decimals it
+    differs by some 1e-5.
 
     Args:
         masks: Non-zero on defects.
-        maps: Anomaly maps.
+        maps: Anomaly maps; float32, as in the released program, or float64, to which other dtypes are cast.
         limit: False positive rate below which points are kept, above 0 and up to 1.
 
     Returns:
-        0 to 1; None without a region or a normal pixel, for a constant map, and where fewer than two thresholds are
-        left.
+        0 to 1; None without a region or a normal pixel, for a constant map, where fewer than two different rates are
+        left, and where the step overflows or underflows in the dtype of the maps.
 
     Raises:
         ValueError: Different shapes; masks or maps that are not finite; a limit out of range.
@@ -213,7 +219,7 @@ class _RegionCurve(NamedTuple):
     """One point for each distinct score: what is found when everything that scores at least as high counts as found."""
 
     thresholds: np.ndarray
-    """Falling scores."""
+    """Falling scores, in the dtype of the maps."""
     rates: np.ndarray
     """Share of the normal pixels found, ends at 1."""
     overlaps: np.ndarray
@@ -243,7 +249,7 @@ def _region_curve(ranking: _Ranking) -> _RegionCurve:
     found_normal = np.cumsum(~ranking.positive.reshape(-1)[ranking.order])[last]
     found_share = np.cumsum(gain.reshape(-1)[ranking.order])[last]
     return _RegionCurve(
-        thresholds=ranking.scores[last].astype(np.float64),
+        thresholds=ranking.scores[last],
         rates=found_normal / found_normal[-1],
         # The running sum of rounded shares can end a little above the number of regions.
         overlaps=np.minimum(found_share / count, 1),
@@ -259,13 +265,15 @@ def _area(curve: _RegionCurve, limit: float) -> float:
 
 
 def _area_200(curve: _RegionCurve, limit: float) -> float | None:
-    low, high = float(curve.thresholds[-1]), float(curve.thresholds[0])
-    step = (high - low) / 200
+    # Scalars in the dtype of the maps, not Python floats: float32 must round the range, the step, the second threshold.
+    low, high = curve.thresholds[-1], curve.thresholds[0]
+    with np.errstate(over="ignore"):
+        step = (high - low) / 200
     if not 0 < step < np.inf:
         return None
-    thresholds = np.arange(low, high, step)
+    thresholds = np.arange(low, high, step, dtype=np.float64)
     # How many distinct scores lie above each threshold; the curve is at the last of them.
-    above = np.searchsorted(-curve.thresholds, -thresholds, side="left") - 1
+    above = np.searchsorted(-curve.thresholds.astype(np.float64), -thresholds, side="left") - 1
     rates, overlaps = (np.where(above >= 0, values[above], 0) for values in (curve.rates, curve.overlaps))
     kept = rates < limit
     rates, overlaps = rates[kept][::-1], overlaps[kept][::-1]

@@ -33,13 +33,50 @@ def naive_pro(masks, maps, limit=0.3):
     return np.trapezoid(y, x) / limit
 
 
+def even_thresholds(maps):
+    """200 in float64 from the lowest score on, a step apart that is rounded in the type of the maps.
+
+    One more where, rounded in that type, too, more than 200 steps fit between the lowest and the highest.
+    """
+    low, high = maps.min(), maps.max()
+    step = (high - low) / maps.dtype.type(200)
+    count = int(np.ceil((high - low) / step))
+    return np.float64(low) + np.arange(count) * (np.float64(low + step) - np.float64(low))
+
+
 def naive_pro_200(masks, maps, limit=0.3):
-    low, high = float(maps.min()), float(maps.max())
-    rates, overlaps = naive_curve(masks, maps.astype(np.float64), np.arange(low, high, (high - low) / 200))
+    """The usual program, region by region and threshold by threshold; None where it would divide by 0."""
+    rates, overlaps = [], []
+    for threshold in even_thresholds(maps):
+        found = maps.astype(np.float64) > threshold
+        overlaps.append([])
+        for mask, detected in zip(masks, found, strict=True):
+            regions, count = ndimage.label(mask, np.ones((3, 3)))
+            for region in range(1, count + 1):
+                overlaps[-1].append(detected[regions == region].sum() / (regions == region).sum())
+        rates.append((found & ~masks).sum() / (~masks).sum())
+    rates, overlaps = np.array(rates), np.mean(overlaps, axis=1)
     kept = rates < limit
     rates, overlaps = rates[kept], overlaps[kept]
+    if len(set(rates)) < 2:
+        return None
     rates = (rates - rates.min()) / (rates.max() - rates.min())
-    return np.trapezoid(overlaps[::-1], rates[::-1])
+    return -np.trapezoid(overlaps, rates)
+
+
+def naive_ranking(positive, scores):
+    """AUROC by all pairs, F1-max and AP by a sweep over all thresholds, in float64."""
+    positive, scores = positive.reshape(-1), scores.reshape(-1).astype(np.float64)
+    pairs = scores[positive][:, None] - scores[~positive][None]
+    thresholds = np.unique(scores)[::-1]
+    hits = np.array([(scores >= t)[positive].sum() for t in thresholds])
+    precision, recall = hits / [(scores >= t).sum() for t in thresholds], hits / positive.sum()
+    f1 = [2 * p * r / (p + r) for p, r in zip(precision, recall, strict=True) if p + r]
+    return {
+        "AUROC": ((pairs > 0) + 0.5 * (pairs == 0)).mean(),
+        "F1Max": max(f1),
+        "AP": (np.diff(recall, prepend=0) * precision).sum(),
+    }
 
 
 def example(rng, levels=None):
@@ -58,15 +95,79 @@ def test_golden(golden):
     pixel = metrics.pixel_metrics(z["masks"], z["maps"])
     np.testing.assert_allclose([pixel[k] for k in ("AUROC", "F1Max", "AP")], z["pixel_64"], atol=1e-6)
     assert pixel["PRO"] == pytest.approx(float(z["pro_exact_64"]), abs=1e-6)
-    assert pixel["PRO_200"] == pytest.approx(float(z["pro_200_64"]), abs=1e-5)
+    assert pixel["PRO_200"] == pytest.approx(float(z["pro_200_64"]), abs=1e-12)
 
 
 @pytest.mark.parametrize("levels", [None, 2, 8])
 def test_pro_agrees_with_a_sweep(rng, levels):
     masks, maps = example(rng, levels)
     assert metrics.pro(masks, maps) == pytest.approx(naive_pro(masks, maps), abs=1e-9)
-    assert metrics.pro_200(masks, maps) == pytest.approx(naive_pro_200(masks, maps), abs=1e-9)
     assert metrics.pro(masks, maps, limit=1.0) == pytest.approx(naive_pro(masks, maps, 1.0), abs=1e-9)
+
+
+def adversarial_maps():
+    """Maps on which PRO_200 changes with each of its rules."""
+    rng = np.random.default_rng(5)
+    masks = example(rng)[0][:, :12, :12].copy()
+    masks[1, 2:5, 2:5] = masks[2, 7:, 7:9] = True
+    uniform = rng.random(masks.shape) + 0.35 * masks
+    hot = uniform.copy()
+    hot[0, 0, :3] = uniform.max()  # good pixels, found at every threshold
+    # 0.057 / (0.057 / 200) is above 200 in both types; the last threshold parts the hottest pixel from the next.
+    one_more = 0.05 * uniform / uniform.max()
+    one_more[0, 0, :3] = 0.057, 0.0569, 0
+    flat = np.where(masks, 1.15, uniform)  # regions that are found at once
+    # Multiples of the step, a power of two: all is exact, and a score lies on each threshold.
+    on_thresholds = rng.integers(0, 150, masks.shape) + 50 * masks
+    on_thresholds[0, 0, 0], on_thresholds[1, 2, 2] = 0, 200
+    halves = np.where(masks, 0.5, rng.permuted(np.arange(masks.size) % 10).reshape(masks.shape) / 10)
+    maps = {
+        "plain": uniform,
+        "decimals": np.round(uniform, 2),
+        "far from 0": 1000 + uniform,
+        "heavy tail": uniform**8,
+        "below 0": -uniform,
+        "good pixels hottest": hot,
+        "201 thresholds": one_more,
+        "flat regions": flat,
+        "scores on thresholds": on_thresholds / 128,
+        "few levels": halves,
+    }
+    return masks, maps
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", adversarial_maps()[1])
+def test_pro_200_is_the_usual_program(name, dtype):
+    masks, maps = adversarial_maps()
+    for limit in (0.3, 1.0):
+        want = naive_pro_200(masks, maps[name].astype(dtype), limit)
+        assert metrics.pro_200(masks, maps[name].astype(dtype), limit=limit) == pytest.approx(want, abs=1e-12)
+
+
+def test_pro_200_takes_its_step_in_the_type_of_the_maps():
+    """Three decimals, as vectors of results are often stored: a score on every fourth threshold."""
+    rng = np.random.default_rng(6)
+    masks = np.zeros((1, 40, 40), bool)
+    masks[0, 5:20, 5:20] = True
+    maps = np.round(rng.random(masks.shape) + 0.35 * masks, 3)
+    maps[0, 10, 10], maps[0, 0, 0] = 1.35, 0
+    single = maps.astype(np.float32)
+    double = single.astype(np.float64)
+    found = [metrics.pro_200(masks, scores) for scores in (single, double)]
+    assert found == pytest.approx([naive_pro_200(masks, scores) for scores in (single, double)], abs=1e-12)
+    assert found[0] != pytest.approx(found[1], rel=1e-5)
+
+
+def test_a_false_positive_rate_at_the_limit_is_left_out():
+    """Of 6 good pixels 3 lie above the thresholds from 0.25 to 0.5."""
+    masks = np.zeros((1, 4, 4), bool)
+    masks[0, :, :2] = masks[0, 3] = True
+    maps = np.where(masks, 0.75, 0.25)
+    maps[~masks] = [1.0, 0.5, 0.5, 0.25, 0.25, 0.0]
+    assert metrics.pro_200(masks, maps, limit=0.5) == pytest.approx(naive_pro_200(masks, maps, 0.5), abs=1e-12)
+    assert metrics.pro_200(masks, maps, limit=0.5) is None, "rates are 1/6, then the limit itself"
+    assert metrics.pro_200(masks, maps, limit=0.51) == pytest.approx(naive_pro_200(masks, maps, 0.51), abs=1e-12)
 
 
 def test_perfect_and_opposite_maps(rng):
@@ -110,6 +211,34 @@ def test_pro_is_the_sweep_for_any_map(masks, maps):
 
 
 @settings(max_examples=50, deadline=None)
+@given(MASKS, MAPS, st.sampled_from([np.float32, np.float64]))
+def test_pixel_metrics_are_their_definitions(masks, maps, dtype):
+    found = metrics.pixel_metrics(masks, maps.astype(dtype))
+    if masks.all() or not masks.any():
+        assert set(found.values()) == {None}
+        return
+    for key, want in naive_ranking(masks, maps).items():
+        assert found[key] == pytest.approx(want, abs=1e-12), key
+    assert found["PRO"] == pytest.approx(naive_pro(masks, maps), abs=1e-12)
+    want = None if np.ptp(maps) == 0 else naive_pro_200(masks, maps.astype(dtype))
+    assert found["PRO_200"] == (want if want is None else pytest.approx(want, abs=1e-12))
+
+
+@settings(max_examples=30, deadline=None)
+@given(MASKS, st.floats(-(2.0**100), 2.0**100, width=32))
+def test_a_constant_map_knows_nothing(masks, value):
+    """Everything is found at once: AUROC of a guess, precision of the prevalence, a straight line for PRO."""
+    found = metrics.pixel_metrics(masks, np.full(masks.shape, value, np.float32))
+    assert found["PRO_200"] is None
+    if masks.any() and not masks.all():
+        share = masks.mean()
+        assert found["AUROC"] == 0.5
+        assert found["AP"] == pytest.approx(share)
+        assert found["F1Max"] == pytest.approx(2 * share / (1 + share))
+        assert found["PRO"] == pytest.approx(0.3 / 2)
+
+
+@settings(max_examples=50, deadline=None)
 @given(MASKS, MAPS, st.sampled_from([lambda x: 4 * x - 3, np.exp, lambda x: x**3 + x]))
 def test_only_the_order_of_scores_matters(masks, maps, monotone):
     plain, other = metrics.pixel_metrics(masks, maps), metrics.pixel_metrics(masks, monotone(maps))
@@ -128,14 +257,7 @@ def test_order_of_samples_does_not_matter(labels, scores, order):
 def test_image_metrics_are_their_definitions(rng):
     labels, scores = rng.integers(0, 2, 40), np.round(rng.normal(size=40), 1)
     found = metrics.image_metrics(labels, scores)
-    pairs = scores[labels == 1][:, None] - scores[labels == 0][None]
-    assert found["AUROC"] == pytest.approx(((pairs > 0) + 0.5 * (pairs == 0)).mean(), abs=1e-12)
-    thresholds = np.unique(scores)[::-1]
-    hits = np.array([(scores >= t)[labels == 1].sum() for t in thresholds])
-    precision, recall = hits / [(scores >= t).sum() for t in thresholds], hits / labels.sum()
-    f1 = [2 * p * r / (p + r) for p, r in zip(precision, recall, strict=True) if p + r]
-    assert found["F1Max"] == pytest.approx(max(f1), abs=1e-12)
-    assert found["AP"] == pytest.approx((np.diff(recall, prepend=0) * precision).sum(), abs=1e-12)
+    assert found == pytest.approx(naive_ranking(labels == 1, scores), abs=1e-12)
 
 
 @settings(max_examples=50, deadline=None)
@@ -170,7 +292,8 @@ def test_masks_and_maps_of_any_type(rng, dtype):
     masks, maps = example(rng, levels=4)
     plain = metrics.pixel_metrics(masks, maps)
     assert metrics.pixel_metrics(masks.astype(dtype) * 3, maps) == plain
-    assert metrics.pixel_metrics(masks, maps.astype(np.float64)) == plain
+    # Quarters: the step of PRO_200 is rounded to the type of the maps, and the scores lie on thresholds.
+    assert metrics.pixel_metrics(masks, maps.astype(np.float64)) | {"PRO_200": plain["PRO_200"]} == plain
     assert metrics.pixel_metrics(masks, (4 * maps).astype(np.int8))["PRO"] == plain["PRO"]
     assert metrics.pixel_metrics(jnp.asarray(masks), jnp.asarray(maps, jnp.bfloat16))["PRO"] == plain["PRO"]
 
@@ -180,6 +303,8 @@ def test_extreme_values_warn_of_nothing():
     masks[0, 0] = True
     assert metrics.pixel_metrics(masks, np.where(masks, 8e307, -8e307))["PRO"] == 1
     assert metrics.pro_200(masks, np.where(masks, 1.7e308, -1.7e308)) is None, "the range is not finite"
+    assert metrics.pro_200(masks, np.where(masks, 3e38, -3e38).astype(np.float32)) is None, "nor is it in float32"
+    assert metrics.pro_200(masks, np.where(masks, 1e-44, 0).astype(np.float32)) is None, "the step is 0"
     maps = np.where(masks, np.nextafter(1, 2), 1.0)
     assert metrics.pixel_metrics(masks, maps)["AUROC"] == 1
     assert metrics.image_metrics(np.zeros(0), np.zeros(0)) == dict.fromkeys(("AUROC", "F1Max", "AP"))
