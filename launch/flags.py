@@ -23,7 +23,7 @@ from musc_jax.config import (
     usual_windows,
 )
 from musc_jax.data import DATASETS, Camera, FolderLayout
-from musc_jax.execution.memory import usable_memory
+from musc_jax.execution.free_memory import usable_memory
 from musc_jax.models import Backbone
 from musc_jax.mutual import PRECISIONS
 

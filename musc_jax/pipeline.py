@@ -27,7 +27,8 @@ from musc_jax.data.sample import Sample
 from musc_jax.execution.devices import AXIS, gather_list, gather_rows, make_mesh, samples_of_process
 from musc_jax.execution.extraction import Features, Progress, extract
 from musc_jax.execution.feature_store import FeatureStore
-from musc_jax.execution.memory import Plan, usable_memory
+from musc_jax.execution.free_memory import usable_memory
+from musc_jax.execution.memory import Plan
 from musc_jax.execution.programs import Programs
 from musc_jax.execution.scoring import PatchScores, devices_for, plan_for, salient_features, score_patches
 from musc_jax.maps import point_map, upsample_grid

@@ -3,14 +3,11 @@
 import contextlib
 import math
 import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
 from jax.sharding import Mesh
 
-# Of the memory that is free, what is planned with; the rest is for what cannot be foreseen.
-_USABLE = 0.8
 # Of a budget, what plans leave for what the C library keeps of freed memory, and what cannot be foreseen.
 _SPARE = 0.15
 # At the most so many samples go through a step at once: more would not make it faster.
@@ -192,40 +189,6 @@ def _panels(count: int, scorers: int, modalities: list[Tokens], budget: int) -> 
         if panel >= min(8, count) or (panel >= 1 and chunk == 1):
             return int(panel), min(chunk, scorers), int(panel * row + needed)
     return 0, 0, row + passing
-
-
-def usable_memory() -> int:
-    """Bytes on the first device that may be planned with: the share `_USABLE` of what is free.
-
-    On a CPU that is the machine's memory, or what its container is allowed.
-    """
-    device = jax.local_devices()[0]
-    statistics = device.memory_stats() if device.platform != "cpu" else None
-    if statistics and "bytes_limit" in statistics:
-        return int(_USABLE * (statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)))
-    return int(_USABLE * min(_free_of_machine(), _free_of_container()))
-
-
-def _free_of_machine() -> int:
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    return 8 << 30  # a modest guess where the system does not say
-
-
-def _free_of_container() -> int:
-    for limit, usage in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
-        try:
-            return max(0, int(Path(limit).read_text()) - int(Path(usage).read_text()))
-        except (OSError, ValueError):  # "max" where there is no limit
-            continue
-    return sys.maxsize
 
 
 def return_freed_memory(*, scarce: bool = True) -> None:
