@@ -130,6 +130,7 @@ def _expect_same(config: Config, dataset: Dataset, division: options.Division) -
             "the categories or their samples (--data_dir, --categories, --limit)": digest_of(samples),
             "versions": digest_of(settings.pop("versions")),
             "devices": digest_of(settings.pop("device")),
+            "--skip_bad": digest_of(options.SKIP_BAD.value),
             "other flags": digest_of(settings),
             **{name: digest_of(value) for name, value in fields.items()},
         }
@@ -187,6 +188,8 @@ class _Scored(NamedTuple):
     """By seed."""
     seconds: dict[str, float]
     """By stage."""
+    skipped: list[SampleError]
+    """Samples that were left out as they could not be scored."""
 
 
 def _parts(samples: list[Sample], division: options.Division, seed: int, category: str) -> list[np.ndarray]:
@@ -241,13 +244,14 @@ def feature_store(cache_dir: Path, plan: Plan) -> Iterator[FeatureStore | None]:
         atomic.sweep(folder)
         with atomic.temporary(folder / "category") as path:
             path.mkdir()
-            store = FeatureStore(path)
-            if store.free() < plan.disk_bytes:
-                needed, free = (f"{size / 1e9:.1f} GB" for size in (plan.disk_bytes, store.free()))
-                raise OutputError(
-                    f"{folder}: features need {needed}, {free} are free; pass another --cache_dir, or raise --memory_gb"
-                )
-            yield store
+            with FeatureStore(path) as store:
+                if store.free() < plan.disk_bytes:
+                    needed, free = (f"{size / 1e9:.1f} GB" for size in (plan.disk_bytes, store.free()))
+                    raise OutputError(
+                        f"{folder}: features need {needed}, {free} are free; pass another --cache_dir, "
+                        "or raise --memory_gb"
+                    )
+                yield store
     except OSError as error:
         place = error.filename or folder
         raise OutputError(f"{place}: {error.strerror or error}; pass another --cache_dir") from None
@@ -273,16 +277,27 @@ def _run_category(
     return_freed_memory(scarce=plan.scarce)
     say(f"{category}: {plan.describe()}")
     samples = dataset.samples(category, size=config.image_size, only=own)
+    skipped: list[SampleError] = []
     try:
         with feature_store(cache_dir, plan) as store:
             features, seen = extract(
-                samples, config, programs, total=len(own), progress=bar, store=store, mesh=mesh, whole=total
+                samples,
+                config,
+                programs,
+                total=len(own),
+                progress=bar,
+                store=store,
+                mesh=mesh,
+                whole=total,
+                skipped=skipped if options.SKIP_BAD.value else None,
             )
+            for error in skipped:
+                say(f"left out of {category}: {error}")
             seen = gather_list(seen)
             results, values = _score_seeds(features, seen, config, division, plan, programs, bar, category)
     except SampleError as error:
-        raise DataError(f"{category}: {error} (--limit, --skip_bad and --group_size are the ways out)") from None
-    return _Scored(results, values, dict(programs.seconds))
+        raise DataError(f"{category}: {error}") from None
+    return _Scored(results, values, dict(programs.seconds), skipped)
 
 
 def evaluate() -> None:
@@ -342,14 +357,14 @@ def _evaluate(
     for category in dataset.categories:
         identity = _identity(config, dataset, category, division)
         record = folder.finished(category, identity, save) if folder else None
+        if record and record.get("skipped") and not options.SKIP_BAD.value:
+            record = None  # samples were left out on request, and nobody requests it now
         if not distributed.agreed(record is not None):
             if folder:
                 folder.remove_summary()
             bar = ProgressBar(f"{category}: ")
             try:
-                results, values, seconds = _run_category(
-                    config, dataset, category, division, budget, cache_dir, programs, bar
-                )
+                scored = _run_category(config, dataset, category, division, budget, cache_dir, programs, bar)
             finally:
                 bar.close()
             if folder is None:
@@ -358,12 +373,13 @@ def _evaluate(
                 category,
                 digest=identity,
                 save=save,
-                files=_files(results, save, note),
-                metrics=measure.mean_metrics(values)[0],
-                timings=seconds,
-                warnings=[],
-                num_samples=len(dataset.names(category)),
-                seeds=values if len(values) > 1 else None,
+                files=_files(scored.results, save, note),
+                metrics=measure.mean_metrics(scored.metrics)[0],
+                timings=scored.seconds,
+                warnings=[f"left out of {category}: {error}" for error in scored.skipped],
+                num_samples=len(dataset.names(category)) - len(scored.skipped),
+                skipped=[error.name for error in scored.skipped],
+                seeds=scored.metrics if len(scored.metrics) > 1 else None,
             )
         elif folder:
             say(f"{category}: finished before with the same settings, taken from {folder.path / category}")

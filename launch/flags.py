@@ -46,7 +46,10 @@ DATA_DIR = flags.DEFINE_string("data_dir", None, f"Folder of the dataset; not ne
 CATEGORIES = flags.DEFINE_list("categories", None, "Comma-separated categories; default all.")
 LIMIT = flags.DEFINE_integer("limit", None, "Use only the first so many samples of each category.")
 SKIP_BAD = flags.DEFINE_bool(
-    "skip_bad", False, "Leave out samples with unreadable files or without points, and list them, instead of ending."
+    "skip_bad",
+    False,
+    "Leave out samples with unreadable files, too few points or features that are not finite, and list them, instead "
+    "of ending.",
 )
 # Of --dataset=folder, with anomalib's names
 NORMAL_DIR = flags.DEFINE_list("normal_dir", [], "folder: subfolders of good samples; none of these two: no labels.")

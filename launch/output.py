@@ -7,7 +7,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,7 @@ class ResultsFolder:
         timings: Mapping[str, float],
         warnings: list[str],
         num_samples: int,
+        skipped: Sequence[str] = (),
         seeds: Mapping[str, Metrics] | None = None,
     ) -> dict[str, Any]:
         """Writes a category's files and its record, and puts them in place of what was there."""
@@ -111,6 +112,7 @@ class ResultsFolder:
             "timings": dict(timings),
             "warnings": warnings,
             "num_samples": num_samples,
+            "skipped": list(skipped),
             **({"seeds": {seed: dict(values) for seed, values in seeds.items()}} if seeds else {}),
             "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         }

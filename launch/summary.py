@@ -62,6 +62,8 @@ def summarise(
         name: {stage: s / record["num_samples"] for stage, s in record["timings"].items()}
         for name, record in records.items()
     }
+    # When the dataset was opened, and when features were extracted.
+    skipped = {name: [*dataset.skipped[name], *record.get("skipped", ())] for name, record in records.items()}
     repetitions = _repetitions(records)
     deviation = repetitions["deviation"]["mean"] if repetitions else None
     print(report.metrics_table(categories, mean, counts, deviation=deviation, note=note))
@@ -74,7 +76,7 @@ def summarise(
     print(report.timings_table(timings))
     published = None
     assert config.image_size is not None
-    whole = options.LIMIT.value is None and division.normal_ratio == 1 and not any(dataset.skipped.values())
+    whole = options.LIMIT.value is None and division.normal_ratio == 1 and not any(skipped.values())
     if note is None and whole and options.is_standard(config):
         published = report.published(
             dataset.name,
@@ -102,8 +104,8 @@ def summarise(
         "seconds_per_sample": timings,
         "peak_memory_bytes": peak_memory(),
         "samples": {name: record["num_samples"] for name, record in records.items()},
-        "skipped": {name: [str(p) for p in problems] for name, problems in dataset.skipped.items()},
-        "warnings": list(dataset.warnings),
+        "skipped": skipped,
+        "warnings": [*dataset.warnings, *(line for record in records.values() for line in record["warnings"])],
     }
     folder.write_summary(
         categories,

@@ -131,6 +131,12 @@ def safe_norm(x: jax.Array, *, keepdims: bool = False) -> jax.Array:
     return safe_sqrt(jnp.sum(x * x, axis=-1, keepdims=keepdims))
 
 
+def all_finite(arrays: Sequence[jax.Array], *, samples: int = 0) -> jax.Array:
+    """Whether no value is NaN or infinite; of each sample where the first `samples` axes count samples."""
+    each = [jnp.isfinite(x).all(axis=tuple(range(samples, x.ndim))) for x in arrays]
+    return jnp.stack(each).all(axis=0)
+
+
 def unit(x: jax.Array) -> jax.Array:
     """Divides by the norm over the last axis; the zero vector stays zero (floor 1e-12, as PyTorch's normalize)."""
     return x / jnp.maximum(safe_norm(x, keepdims=True), 1e-12)

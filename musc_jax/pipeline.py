@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 
 from musc_jax import _options
 from musc_jax.config import Config, ConfigError
-from musc_jax.data.sample import Sample
+from musc_jax.data.sample import Sample, SampleError
 from musc_jax.execution.devices import AXIS, gather_list, gather_rows, make_mesh, samples_of_process
 from musc_jax.execution.extraction import Features, Progress, extract
 from musc_jax.execution.feature_store import FeatureStore
@@ -49,6 +49,8 @@ class Results(NamedTuple):
     """Score of each pixel, higher is more defective, not bounded; with both modalities the sum of theirs."""
     patch_scores: PatchScores
     """Scores of the tokens that the maps are made of."""
+    skipped: tuple[SampleError, ...] = ()
+    """Why samples were left out, with their names; they are in nothing above."""
 
 
 def _image_map(scores: jax.Array, *, size: int) -> jax.Array:
@@ -177,6 +179,7 @@ def score(
     subsets: int = 1,
     batch_size: int | None = None,
     seed: int = 0,
+    skip_bad: bool = False,
     memory_bytes: int | float | None = None,
     scratch_dir: Path | str | None = None,
     mesh: Mesh | None = None,
@@ -191,6 +194,7 @@ def score(
         subsets: Divide the samples at random into so many parts that are scored apart (paper, Table I).
         batch_size: Or into parts of so many samples (Table VII); default all together.
         seed: Of the division.
+        skip_bad: Leave out samples that cannot be scored instead of refusing all (not with several processes).
         memory_bytes: What features, scores and maps may take; default most of what is free. Beyond that features go to
             a temporary folder, and few samples are scored at a time. Without effect where nobody knows how many samples
             there are (a generator).
@@ -207,13 +211,15 @@ def score(
     Raises:
         ConfigError: Options that contradict each other or make no sense, or a missing backbone; before any sample is
             read.
-        SampleError: A sample that does not fit.
+        SampleError: A sample whose size or modality does not fit, with fewer points than a group, or with features that
+            are not finite.
         BudgetError: Too little memory.
         ValueError: Fewer than 2 samples. With several processes: samples that cannot be counted, or fewer than there
             are shares.
     """
     config = _options.instance("config", config, Config).resolved()
     expect_division(subsets=subsets, batch_size=batch_size, seed=seed)
+    _options.instance("skip_bad", skip_bad, bool)
     _expect_resources(memory_bytes, scratch_dir, mesh, programs, progress)
     programs = programs or Programs()
     mesh = usual_mesh() if mesh is None else mesh
@@ -234,15 +240,26 @@ def score(
     with contextlib.ExitStack() as stack:
         store = None
         if plan is not None and plan.on_disk:
-            store = FeatureStore(Path(stack.enter_context(tempfile.TemporaryDirectory(dir=scratch_dir))))
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=scratch_dir)))
+            store = stack.enter_context(FeatureStore(folder))
         whole = total if jax.process_count() > 1 else None
         mesh = devices_for(plan, mesh)
+        skipped: list[SampleError] = []
         features, seen = extract(
-            own, config, programs, total=total, progress=progress, store=store, mesh=mesh, whole=whole
+            own,
+            config,
+            programs,
+            total=total,
+            progress=progress,
+            store=store,
+            mesh=mesh,
+            whole=whole,
+            skipped=skipped if skip_bad else None,
         )
         seen = gather_list(seen)
         parts = divide(len(seen), subsets=subsets, batch_size=batch_size, seed=seed)
-        return score_features(features, seen, config, programs, parts=parts, plan=plan, progress=progress)
+        results = score_features(features, seen, config, programs, parts=parts, plan=plan, progress=progress)
+        return results._replace(skipped=tuple(skipped))
 
 
 def _expect_resources(

@@ -1,5 +1,7 @@
 """Run by `test_sharding.py` where JAX has four devices: sharded scoring equals that of one device."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -116,6 +118,17 @@ def test_the_whole_pipeline(samples, backbones, options, subsets):
     tolerance = 2e-3 if options["modality"] == "rgb+points" else 1e-5
     np.testing.assert_allclose(got.anomaly_maps, want.anomaly_maps, atol=tolerance * want.anomaly_maps.max())
     np.testing.assert_allclose(got.pred_scores, want.pred_scores, atol=max(tolerance, 1e-4))
+
+
+def test_what_is_left_out_is_on_no_device(samples, backbones):
+    """Seven of eight stay: each device has other samples than it extracted."""
+    config = Config(modality="rgb+points", image_size=32, grouping=GROUPS, **backbones)
+    spoiled = dataclasses.replace(samples[0], name="spoiled", points=np.full((32, 32, 3), np.nan, np.float32))
+    want = pipeline.score(samples, config)
+    got = pipeline.score([*samples[:1], spoiled, *samples[1:]], config, skip_bad=True)
+    assert [error.name for error in got.skipped] == ["spoiled"]
+    assert [sample.name for sample in got.samples] == [sample.name for sample in samples]
+    np.testing.assert_allclose(got.anomaly_maps, want.anomaly_maps, atol=2e-3 * want.anomaly_maps.max())
 
 
 def test_what_does_not_fit_on_all_goes_to_the_disk(samples, backbones):

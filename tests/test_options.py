@@ -106,6 +106,7 @@ ARGUMENTS = {
     "subsets": WHOLE,
     "batch_size": [*WHOLE, 1],
     "seed": [-1, 1.5, "0", None],
+    "skip_bad": [1, None, "yes"],
     "memory_bytes": [0, *NUMBER[:4], True],
     "scratch_dir": ["/no/such/folder", 3],
     "mesh": [3, jax.make_mesh((1, 1), ("x", "y"), axis_types=(jax.sharding.AxisType.Auto,) * 2)],

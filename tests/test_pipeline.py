@@ -4,6 +4,8 @@ import dataclasses
 import pickle
 
 import chex
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scenes import GROUPS, make_backbones, make_samples
@@ -12,9 +14,13 @@ import musc_jax
 from musc_jax import Config, pipeline
 from musc_jax.config import AggregationConfig, ConfigError
 from musc_jax.data import SampleError
+from musc_jax.execution import image_extraction
 from musc_jax.execution.extraction import extract
+from musc_jax.execution.feature_store import FeatureStore
 from musc_jax.execution.point_extraction import normalize_points
 from musc_jax.execution.programs import Programs
+from musc_jax.execution.scoring import plan_for
+from musc_jax.models import VisionTransformer
 from musc_jax.subsets import divide
 
 
@@ -122,7 +128,7 @@ def test_what_does_not_fit_is_named(samples, backbones):
     [
         ({"image": np.zeros((40, 40, 3), np.uint8)}, r"expected an image of 32 x 32, received \(40, 40, 3\)"),
         ({"points": None}, r"expected points \(32, 32, 3\), received None"),
-        ({"points": np.zeros((32, 32, 3), np.float32)}, "0 points are fewer than the 16 of one group"),
+        ({"points": np.zeros((32, 32, 3), np.float32)}, "0 points are fewer than the 16 of a group"),
     ],
 )
 def test_a_sample_that_does_not_fit_is_refused_by_its_name(samples, backbones, change, problem):
@@ -133,6 +139,120 @@ def test_a_sample_that_does_not_fit_is_refused_by_its_name(samples, backbones, c
     assert refused.value.name == "001"
     sent = pickle.loads(pickle.dumps(refused.value))  # as one process sends it to another
     assert (type(sent), sent.name, str(sent)) == (SampleError, "001", str(refused.value))
+
+
+class BlackIsTooMuch(VisionTransformer):
+    """A backbone whose tokens of a black picture are NaN."""
+
+    def __call__(self, images, **options):
+        tokens = super().__call__(images, **options)
+        black = (images < -1.7).all(axis=(1, 2, 3))[:, None, None]
+        return tuple(jnp.where(black, jnp.nan, stage) for stage in tokens)
+
+
+@pytest.fixture(scope="module")
+def breaking(backbones):
+    """A config and programs that break on a black picture."""
+    image = backbones["image_backbone"]
+    image = dataclasses.replace(image, module=BlackIsTooMuch(image.module.config))
+    options = backbones | {"image_backbone": image}
+    return Config(modality="rgb+points", image_size=32, grouping=GROUPS, **options), Programs()
+
+
+SPOILED = {
+    "features of its image are not finite": {"image": np.zeros((32, 32, 3), np.uint8)},
+    "features of its points are not finite": {"points": np.full((32, 32, 3), np.nan, np.float32)},
+    "15 points are fewer than the 16 of a group": {
+        "points": np.pad(np.ones((3, 5, 3), np.float32), ((0, 29), (0, 27), (0, 0)))
+    },
+}
+
+
+@pytest.mark.parametrize("problem", SPOILED)
+def test_a_sample_that_cannot_be_scored_is_named_as_soon_as_it_is_extracted(samples, breaking, problem):
+    config, programs = breaking
+    read = []
+
+    def reading():
+        for i, sample in enumerate(samples):
+            read.append(sample.name)
+            yield dataclasses.replace(sample, **SPOILED[problem]) if i == 2 else sample
+
+    with pytest.raises(SampleError, match=f"^sample 002: {problem}.*; skip_bad leaves it out$"):
+        pipeline.score(reading(), config, programs=programs)
+    assert read == ["000", "001", "002"]
+
+
+def test_a_refusal_leaves_no_file_open(samples, breaking, monkeypatch):
+    """Windows would not let the folder of features be removed."""
+    config, programs = breaking
+    stores = []
+    monkeypatch.setattr(pipeline, "FeatureStore", lambda path: stores.append(FeatureStore(path)) or stores[-1])
+    monkeypatch.setattr("musc_jax.execution.memory._PROGRAMS", 0)
+    spoiled = [*samples, dataclasses.replace(samples[0], image=np.zeros((32, 32, 3), np.uint8))]
+    with pytest.raises(SampleError, match="features of its image"):
+        pipeline.score(spoiled, config, programs=programs, memory_bytes=300_000)
+    (store,) = stores
+    assert store._writers
+    assert all(writer._file.closed for writer in store._writers.values())
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+@pytest.mark.parametrize("memory", ["plenty", "little"])
+def test_what_is_left_out_is_as_if_it_had_not_been_there(samples, breaking, monkeypatch, at_once, memory):
+    config, programs = breaking
+    monkeypatch.setitem(image_extraction._IMAGES_AT_ONCE, "cpu", at_once)
+    monkeypatch.setattr("musc_jax.execution.memory._PROGRAMS", 0)
+    mixed = list(samples)
+    for at, (i, change) in zip((1, 4, 8), enumerate(SPOILED.values()), strict=True):
+        mixed.insert(at, dataclasses.replace(samples[i], name=f"bad {i}", **change))
+    options = {"programs": programs, "memory_bytes": 10**9 if memory == "plenty" else 300_000}
+    assert plan_for(config.resolved(), len(mixed), options["memory_bytes"]).on_disk == (memory == "little")
+    want = pipeline.score(samples, config, **options)
+    got = pipeline.score(mixed, config, skip_bad=True, **options)
+    assert [(error.name, error.problem.removesuffix(" (group_size)")) for error in got.skipped] == [
+        ("bad 0", "features of its image are not finite"),
+        ("bad 1", "features of its points are not finite"),
+        ("bad 2", "15 points are fewer than the 16 of a group"),
+    ]
+    assert [sample.name for sample in got.samples] == [sample.name for sample in samples]
+    assert not want.skipped
+    # On disk, a mean that also has a sample's sound modality shifts all alike; rank matching swaps on a rounding.
+    tolerance = 0 if memory == "plenty" and at_once == 1 else 2e-3 * want.anomaly_maps.max()
+    for one, other in zip(got[2:4], want[2:4], strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=tolerance)
+
+
+def test_several_processes_leave_nothing_out(samples, breaking, monkeypatch):
+    """Each has its share by the number of samples that there were."""
+    config, programs = breaking
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    spoiled = [dataclasses.replace(samples[0], points=SPOILED["features of its points are not finite"]["points"])]
+    with pytest.raises(SampleError, match=r"sample 000: features of its points .* several processes cannot leave it"):
+        extract(spoiled, config.resolved(), programs, skipped=[])
+
+
+def test_too_few_samples_that_can_be_scored(samples, breaking):
+    config, programs = breaking
+    spoiled = [dataclasses.replace(sample, points=np.zeros((32, 32, 3), np.float32)) for sample in samples[:2]]
+    with pytest.raises(SampleError, match=r"sample 001: 0 points are fewer .*; without it N = 1: samples score"):
+        pipeline.score([*spoiled, samples[2]], config, skip_bad=True, programs=programs)
+
+
+class NoSummary(VisionTransformer):
+    """A backbone whose embedding alone is NaN."""
+
+    def __call__(self, images, **options):
+        tokens, embedding = super().__call__(images, **options)
+        return tokens, embedding * jnp.nan
+
+
+def test_version_1_looks_at_its_embedding_too(samples, backbones):
+    image = backbones["image_backbone"]
+    image = dataclasses.replace(image, module=NoSummary(image.module.config))
+    config = Config.v1(image_size=32, image_backbone=image)
+    with pytest.raises(SampleError, match="sample 000: features of its image are not finite"):
+        pipeline.score(samples, config)
 
 
 def test_validity_is_decided_before_centring():

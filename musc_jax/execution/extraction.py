@@ -85,6 +85,7 @@ def extract(
     store: FeatureStore | None = None,
     mesh: Mesh | None = None,
     whole: int | None = None,
+    skipped: list[SampleError] | None = None,
 ) -> tuple[Features, list[Sample]]:
     """Runs the backbones over the samples and aggregates their tokens (paper III-A, III-B).
 
@@ -98,41 +99,116 @@ def extract(
         store: Where features go; default they stay on the device.
         mesh: The devices over which samples are extracted and, without a store, features are spread; default one.
         whole: With several processes, how many samples all of them extract.
+        skipped: Takes the errors of samples that cannot be scored, which are left out; default the first one is raised,
+            and so it is with several processes.
 
     Returns:
         The features, and the samples as read, without their point maps (the features hold those normalised).
 
     Raises:
-        SampleError: A sample's size or modality is not what the config says, or a cloud has fewer points than a group.
+        SampleError: A sample's size or modality is not what the config says, a cloud has fewer points than a group, or
+            features are not finite.
         ValueError: Fewer than 2 samples.
     """
-    own_devices = local_mesh(mesh)
-    image = ImageExtractor(config, programs, store, own_devices) if config.uses_images else None
-    points = PointExtractor(config, programs, store, own_devices) if config.uses_points else None
-    size, seen = config.image_size, []
-    iterator = iter(samples)
+    extraction = _Extraction(config, programs, store, mesh, skipped)
+    iterator, done = iter(samples), 0
     while True:
         with programs.timed("loading"):
             sample = next(iterator, None)
         if sample is None:
             break
+        extraction.add(sample)
+        done += 1
+        if progress:
+            progress("features", done, total)
+    return extraction.finish(whole)
+
+
+class _Extraction:
+    """The extractors of both modalities, and which of the samples stay."""
+
+    def __init__(
+        self,
+        config: Config,
+        programs: Programs,
+        store: FeatureStore | None,
+        mesh: Mesh | None,
+        skipped: list[SampleError] | None,
+    ) -> None:
+        own = local_mesh(mesh)
+        self._image = ImageExtractor(config, programs, store, own) if config.uses_images else None
+        self._points = PointExtractor(config, programs, store, own) if config.uses_points else None
+        self._mesh = None if store is not None else mesh
+        self._size, self._skipped = config.image_size, skipped
+        self._seen: list[Sample] = []
+        self._kept: list[int] = []
+        self._judged = 0
+
+    def add(self, sample: Sample) -> None:
+        """Takes the next sample, or leaves it out."""
+        try:
+            self._expect_fit(sample)
+            if self._points and sample.points is not None:
+                self._points.add(sample.name, sample.points)
+        except SampleError as error:
+            self._leave_out(error)
+            return
+        if self._image:
+            self._image.add(sample.image)
+        self._seen.append(dataclasses.replace(sample, points=None))
+        self._judge()
+
+    def _expect_fit(self, sample: Sample) -> None:
+        size = self._size
         if sample.image.shape != (size, size, 3):
             raise SampleError(sample.name, f"expected an image of {size} x {size}, received {sample.image.shape}")
-        if image:
-            image.add(sample.image)
-        if points:
-            if sample.points is None or sample.points.shape != (size, size, 3):
-                received = None if sample.points is None else sample.points.shape
-                raise SampleError(sample.name, f"expected points ({size}, {size}, 3), received {received}")
-            points.add(sample.name, sample.points)
-        seen.append(dataclasses.replace(sample, points=None))
-        if progress:
-            progress("features", len(seen), total)
-    count = len(seen) if whole is None else whole
-    if count < 2:
-        raise ValueError(f"N = {count}: samples score each other, so at least 2 are needed")
-    features = Features(image.finish() if image else None, points.finish() if points else None)
-    return (features if mesh is None or store is not None else _spread(features, count, mesh)), seen
+        if self._points and (sample.points is None or sample.points.shape != (size, size, 3)):
+            received = None if sample.points is None else sample.points.shape
+            raise SampleError(sample.name, f"expected points ({size}, {size}, 3), received {received}")
+
+    def _leave_out(self, error: SampleError) -> None:
+        if jax.process_count() > 1:
+            # The others have their shares by the number of samples that there were.
+            raise SampleError(error.name, f"{error.problem}; several processes cannot leave it out, one can (skip_bad)")
+        if self._skipped is None:
+            raise SampleError(error.name, f"{error.problem}; skip_bad leaves it out")
+        self._skipped.append(error)
+
+    def _judge(self) -> None:
+        """Looks at the samples that have gone through all backbones since the last time.
+
+        A single NaN would spread to all samples through the common mean that scoring subtracts.
+        """
+        extractors = {"image": self._image, "points": self._points}
+        flags = {kind: extractor.finite for kind, extractor in extractors.items() if extractor}
+        ready = min(map(len, flags.values()))
+        for at in range(self._judged, ready):
+            broken = [kind for kind, finite in flags.items() if not finite[at]]
+            if not broken:
+                self._kept.append(at)
+                continue
+            problem = f"features of its {' and '.join(broken)} are not finite"
+            self._leave_out(SampleError(self._seen[at].name, problem))
+        self._judged = ready
+
+    def finish(self, whole: int | None) -> tuple[Features, list[Sample]]:
+        """What `extract` returns."""
+        extractors = [extractor for extractor in (self._image, self._points) if extractor]
+        for extractor in extractors:
+            extractor.flush()
+        self._judge()
+        count = whole if whole is not None and jax.process_count() > 1 else len(self._kept)
+        if count < 2:
+            needed = f"N = {count}: samples score each other, so at least 2 are needed"
+            if self._skipped:
+                raise SampleError(self._skipped[-1].name, f"{self._skipped[-1].problem}; without it {needed}")
+            raise ValueError(needed)
+        kept = np.array(self._kept)
+        image = self._image.finish(kept) if self._image else None
+        features = Features(image, self._points.finish(kept) if self._points else None)
+        if self._mesh is not None:
+            features = _spread(features, count, self._mesh)
+        return features, [self._seen[i] for i in self._kept]
 
 
 def _spread(features: Features, count: int, mesh: Mesh) -> Features:

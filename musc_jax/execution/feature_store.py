@@ -105,9 +105,13 @@ class StoreWriter:
         if self._with_mean:
             self._sum = self._sum + host.reshape(-1, host.shape[-1]).sum(axis=0, dtype=np.float64)
 
+    def close(self) -> None:
+        """Close the file, also where it will not be read."""
+        self._file.close()
+
     def finish(self) -> StoredArray:
         """Close the file; what was written can be read."""
-        self._file.close()
+        self.close()
         mean = None
         if self._with_mean:
             tokens = self._count * int(np.prod(self._shape[:-1]))
@@ -116,18 +120,29 @@ class StoreWriter:
 
 
 class FeatureStore:
-    """A folder for the features of one category, removed with all that is in it when the context ends."""
+    """A folder for the features of one category.
+
+    As a context it closes in the end what is still being written, where a sample was refused: the folder is removed
+    then, and on Windows nobody removes open files.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._names: set[str] = set()
+        self._writers: dict[str, StoreWriter] = {}
+
+    def __enter__(self) -> "FeatureStore":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for writer in self._writers.values():
+            writer.close()
 
     def writer(self, name: str, *, with_mean: bool = False) -> StoreWriter:
         """A writer for a new file."""
-        if name in self._names:
+        if name in self._writers:
             raise ValueError(f"feature store: {name} is there already")
-        self._names.add(name)
-        return StoreWriter(self._folder / name, with_mean=with_mean)
+        self._writers[name] = StoreWriter(self._folder / name, with_mean=with_mean)
+        return self._writers[name]
 
     def writers(self, name: str, count: int, *, with_mean: bool = False) -> Sequence[StoreWriter]:
         """Writers of several files of a kind."""

@@ -1,6 +1,7 @@
 """Images to tokens: backbone and neighbourhood aggregation (paper III-A and III-B)."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -8,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
-from musc_jax._arrays import Array, join_stages
+from musc_jax._arrays import Array, all_finite, join_stages
 from musc_jax.aggregation import lnamd_grid, snamd_grid
 from musc_jax.config import Config
 from musc_jax.execution.devices import everywhere, over_devices
@@ -51,23 +52,33 @@ def _image_tokens(
 
 def _aggregate_images(
     tokens: tuple[jax.Array, ...], *, degrees: tuple[int, ...], variant: str, similarity_weighting: bool
-) -> tuple[jax.Array, ...]:
+) -> tuple[tuple[jax.Array, ...], Bool[jax.Array, "B"]]:
+    """(stages, whether all of a sample's values are finite)."""
+
     def one(sample: jax.Array) -> jax.Array:
         return snamd_grid(sample, degrees=degrees, variant=variant, similarity_weighting=similarity_weighting)
 
-    return tuple(jax.lax.map(one, stage) for stage in tokens)
+    stages = tuple(jax.lax.map(one, stage) for stage in tokens)
+    return stages, all_finite(stages, samples=1)
 
 
-def _aggregate_images_v1(tokens: tuple[jax.Array, ...], *, degrees: tuple[int, ...]) -> tuple[jax.Array, ...]:
-    return tuple(
+def _aggregate_images_v1(
+    tokens: tuple[jax.Array, ...], embedding: jax.Array, *, degrees: tuple[int, ...]
+) -> tuple[tuple[jax.Array, ...], Bool[jax.Array, "B"]]:
+    stages = tuple(
         jax.lax.map(lambda sample, degree=degree: lnamd_grid(sample, degree=degree), stage)
         for stage in tokens
         for degree in degrees
     )
+    return stages, all_finite((*stages, embedding), samples=1)
 
 
 class ImageExtractor:
-    """Collects images into batches of one shape; the last one is filled up by repeating."""
+    """Collects images into batches of one shape; the last one is filled up by repeating.
+
+    Attributes:
+        finite: Of each image that went through the backbone, whether all its features are finite.
+    """
 
     def __init__(
         self, config: Config, programs: Programs, store: FeatureStore | None = None, mesh: Mesh | None = None
@@ -77,6 +88,7 @@ class ImageExtractor:
         variables = config.image_backbone.variables
         self._variables = variables if mesh is None else everywhere(variables, mesh)
         self._writers: Sequence[StoreWriter] = ()
+        self.finite: list[bool] = []
         self._waiting: list[np.ndarray] = []
         self._stages: list[list[jax.Array | np.ndarray]] = []
         self._embeddings: list[jax.Array | np.ndarray] = []
@@ -87,12 +99,15 @@ class ImageExtractor:
         """Takes the next image; runs the backbone when a batch is full."""
         self._waiting.append(image)
         if len(self._waiting) == self._batch:
-            self._flush()
+            self.flush()
 
     def _on_all(self, function: Callable, *, shared: int = 0) -> Callable:
         return function if self._mesh is None else over_devices(function, self._mesh, shared=shared)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Runs the images that wait, if there are any."""
+        if not self._waiting:
+            return
         config, run = self._config, self._programs.run
         backbone = config.image_backbone
         assert backbone is not None
@@ -113,10 +128,11 @@ class ImageExtractor:
         )
         degrees = config.aggregation.degrees
         if config.variant == "v1":
-            stages = run("image aggregation", self._on_all(_aggregate_images_v1), tokens, degrees=degrees)
+            aggregate = self._on_all(_aggregate_images_v1)
+            stages, finite = run("image aggregation", aggregate, tokens, embedding, degrees=degrees)
             self._embeddings.append(self._placed(embedding)[:count])
         else:
-            stages = run(
+            stages, finite = run(
                 "image aggregation",
                 self._on_all(_aggregate_images),
                 tokens,
@@ -124,26 +140,35 @@ class ImageExtractor:
                 variant=config.variant,
                 similarity_weighting="swpooling" not in config.ablate,
             )
+        whole = np.asarray(finite)[:count]
+        self.finite += whole.tolist()
         if self._store is None:
             self._stages.append([self._placed(stage)[:count] for stage in stages])
             return
         self._writers = self._writers or self._store.writers("image", len(stages), with_mean=True)
         for writer, stage in zip(self._writers, stages, strict=True):
-            writer.append(np.asarray(stage)[:count])
+            rows = np.asarray(stage)[:count]
+            # What is not finite is left out or ends the run; until then it must not spoil the mean of all others.
+            writer.append(rows if whole.all() else np.where(whole[:, None, None], rows, 0))
 
     def _placed(self, x: jax.Array) -> jax.Array | np.ndarray:
         """What several devices computed goes to the host: in scoring, others of them hold these samples."""
         return x if self._mesh is None else np.asarray(x)
 
-    def finish(self) -> ImageFeatures:
-        """Runs what is left over and puts all samples together."""
-        if self._waiting:
-            self._flush()
+    def finish(self, kept: Int[np.ndarray, "n"]) -> ImageFeatures:
+        """Puts the samples that stay together; all of them must have been flushed."""
+        everything = len(kept) == len(self.finite)
         embedding = None
         if self._embeddings:
             joined = jnp.concatenate([jnp.asarray(part) for part in self._embeddings])
-            embedding = joined / jnp.linalg.norm(joined, axis=1, keepdims=True)
+            embedding = (joined / jnp.linalg.norm(joined, axis=1, keepdims=True))[kept]
         if self._store is not None:
-            return ImageFeatures([writer.finish() for writer in self._writers], embedding)
+            stored = [writer.finish() for writer in self._writers]
+            return ImageFeatures(stored if everything else [stage[kept] for stage in stored], embedding)
+        if not everything:
+            starts = np.cumsum([0, *(len(stages[0]) for stages in self._stages)])
+            rows = [kept[(kept >= start) & (kept < end)] - start for start, end in pairwise(starts)]
+            batches = zip(self._stages, rows, strict=True)
+            self._stages = [[stage[own] for stage in stages] for stages, own in batches if len(own)]
         join = jnp.concatenate if self._mesh is None else np.concatenate
         return ImageFeatures(join_stages(self._stages, join), embedding)

@@ -10,7 +10,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 
-from musc_jax._arrays import Array, join_stages
+from musc_jax._arrays import Array, all_finite, join_stages
 from musc_jax.aggregation import snamd_points
 from musc_jax.config import Config
 from musc_jax.data.sample import SampleError
@@ -110,8 +110,9 @@ def _aggregate_points(
     curvature_threshold: float,
     variant: str,
     similarity_weighting: bool,
-) -> tuple[jax.Array, ...]:
-    return tuple(
+) -> tuple[tuple[jax.Array, ...], Bool[jax.Array, ""]]:
+    """(stages, whether all values are finite)."""
+    stages = tuple(
         snamd_points(
             stage,
             centers,
@@ -123,10 +124,15 @@ def _aggregate_points(
         )
         for stage in tokens
     )
+    return stages, all_finite((*stages, centers, curvature))
 
 
 class PointExtractor:
-    """Groups, encodes and aggregates a cloud at a time on each device; all are full grids with a mask: one program."""
+    """Groups, encodes and aggregates a cloud at a time on each device; all are full grids with a mask: one program.
+
+    Attributes:
+        finite: Of each cloud that went through the encoder, whether all its features are finite.
+    """
 
     def __init__(
         self, config: Config, programs: Programs, store: FeatureStore | None = None, mesh: Mesh | None = None
@@ -137,6 +143,7 @@ class PointExtractor:
         self._variables = variables if mesh is None else everywhere(variables, mesh)
         self._writers: Sequence[StoreWriter] = ()
         self._cloud_writers: Sequence[StoreWriter] = ()
+        self.finite: list[bool] = []
         self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
         self._stages: list[tuple[jax.Array, ...]] = []
         self._clouds: list[tuple] = []
@@ -151,34 +158,33 @@ class PointExtractor:
         with self._programs.timed("point grouping"):
             points, valid = normalize_points(point_map)
         if valid.sum() < group_size:
-            raise SampleError(
-                name,
-                f"{valid.sum()} points are fewer than the {group_size} of one group; "
-                "leave the sample out or pass a smaller group_size",
-            )
+            raise SampleError(name, f"{valid.sum()} points are fewer than the {group_size} of a group (group_size)")
         self._waiting.append((points, valid))
         if self._mesh is None or len(self._waiting) == self._mesh.size:
-            self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
-        """Runs the waiting clouds: one, or one on each device, filled up by repeating."""
+    def flush(self) -> None:
+        """Runs the waiting clouds, if there are any: one, or one on each device, filled up by repeating."""
+        if not self._waiting:
+            return
         waiting, self._waiting = self._waiting, []
         if self._mesh is None:
             ((points, valid),) = waiting
-            self._keep(points, valid, *self._encode(points, valid))
+            stages, finite, *groups = self._encode(points, valid)
+            self._keep(points, valid, stages, bool(finite), *groups)
             return
         filled = waiting + waiting[-1:] * (self._mesh.size - len(waiting))
         encoded = self._encode(*(np.stack(column) for column in zip(*filled, strict=True)))
         # To the host: in scoring, other devices hold these samples.
-        stages, centers, pixels, curvature = jax.tree.map(np.asarray, encoded)
+        stages, finite, *groups = jax.tree.map(np.asarray, encoded)
         for i, cloud in enumerate(waiting):
-            self._keep(*cloud, tuple(stage[i] for stage in stages), centers[i], pixels[i], curvature[i])
+            self._keep(*cloud, tuple(stage[i] for stage in stages), bool(finite[i]), *(column[i] for column in groups))
 
     def _on_all(self, function: Callable, *, shared: int = 0) -> Callable:
         return function if self._mesh is None else over_devices(function, self._mesh, shared=shared, one_by_one=True)
 
     def _encode(self, points: np.ndarray, valid: np.ndarray) -> tuple:
-        """(stages, centers, pixels, curvature) of a cloud; over several devices of a batch of them."""
+        """(stages, finite, centers, pixels, curvature) of a cloud; over several devices of a batch of them."""
         config, run, grouping = self._config, self._programs.run, self._config.grouping
         backbone = config.point_backbone
         assert backbone is not None
@@ -215,7 +221,7 @@ class PointExtractor:
             blocks=tuple(blocks),
             point_norm=config.point_norm,
         )
-        stages = run(
+        stages, finite = run(
             "point aggregation",
             self._on_all(_aggregate_points),
             tokens,
@@ -226,10 +232,18 @@ class PointExtractor:
             variant=config.variant,
             similarity_weighting="swpooling" not in config.ablate,
         )
-        return stages, centers, pixels, curvature
+        return stages, finite, centers, pixels, curvature
 
-    def _keep(self, points: np.ndarray, valid: np.ndarray, stages: tuple, *groups: jax.Array | np.ndarray) -> None:
+    def _keep(
+        self,
+        points: np.ndarray,
+        valid: np.ndarray,
+        stages: tuple,
+        finite: bool,
+        *groups: jax.Array | np.ndarray,
+    ) -> None:
         """Puts a cloud's features where they stay."""
+        self.finite.append(finite)
         if self._store is None:
             self._stages.append(stages)
             self._clouds.append((points, valid, *groups))
@@ -237,19 +251,22 @@ class PointExtractor:
         if not self._writers:
             self._writers = self._store.writers("points", len(stages), with_mean=True)
             self._cloud_writers = self._store.writers("cloud", 2)
-        for writer, array in zip((*self._writers, *self._cloud_writers), (*stages, points, valid), strict=True):
-            writer.append(np.asarray(array)[None])
+        # What is not finite is left out or ends the run; until then it must not spoil the mean of all others.
+        rows = [np.asarray(stage) if finite else np.zeros(stage.shape, stage.dtype) for stage in stages]
+        for writer, array in zip((*self._writers, *self._cloud_writers), (*rows, points, valid), strict=True):
+            writer.append(array[None])
         self._clouds.append(groups)
 
-    def finish(self) -> PointFeatures:
-        """Runs what is left over and puts all samples together."""
-        if self._waiting:
-            self._flush()
+    def finish(self, kept: Int[np.ndarray, "n"]) -> PointFeatures:
+        """Puts the samples that stay together; all of them must have been flushed."""
+        everything = len(kept) == len(self.finite)
+        self._clouds = [self._clouds[i] for i in kept]
         if self._store is not None:
             columns = (jnp.stack(column) for column in zip(*self._clouds, strict=True))
-            stored = [writer.finish() for writer in self._writers]
-            clouds, masks = (writer.finish() for writer in self._cloud_writers)
-            return PointFeatures(stored, clouds, masks, *columns)
+            stored = [writer.finish() for writer in (*self._writers, *self._cloud_writers)]
+            *stages, clouds, masks = stored if everything else [array[kept] for array in stored]
+            return PointFeatures(stages, clouds, masks, *columns)
+        self._stages = [self._stages[i] for i in kept]
         points, valid, *groups = zip(*self._clouds, strict=True)
         return PointFeatures(
             join_stages(self._stages, jnp.stack if self._mesh is None else np.stack),

@@ -251,8 +251,8 @@ def test_results_do_not_depend_on_where_the_data_lies(run, candies, tmp_path):
     assert (first / "metrics.json").read_bytes() == (other / "metrics.json").read_bytes()
 
 
-def write_xyz(file, value):
-    points = np.full((48, 48, 3), value, np.float32)
+def write_xyz(file, value, count=48 * 48):
+    points = np.where(np.arange(48 * 48).reshape(48, 48, 1) < count, np.float32(value), np.zeros(3, np.float32))
     tifffile.imwrite(file, points, photometric="minisblack", planarconfig="contig")
 
 
@@ -265,6 +265,7 @@ def spoil(root, fault):
         "all-zero xyz": lambda: write_xyz(data / "04_xyz.tiff", 0),
         "NaN in xyz": lambda: write_xyz(data / "05_xyz.tiff", np.nan),
         "no pose": lambda: (data / "00_pose.txt").unlink(),
+        "few points": lambda: write_xyz(data / "02_xyz.tiff", 1, count=10),
     }[fault]()
 
 
@@ -302,6 +303,46 @@ def test_bad_samples_are_left_out_on_request(run, tmp_path):
     # Images alone do not look at points.
     code, _, _, folder = run("--modality=rgb", data=tmp_path / "data", output=tmp_path / "rgb")
     assert len(read_scores(folder / "Apple")) == 6
+
+
+def test_samples_that_cannot_be_scored_are_left_out_on_request(run, tmp_path):
+    """Noticed when features are extracted, listed and left out like those that are noticed before."""
+    names = [f"{i:02d}" for i in range(6)]
+    write_category(tmp_path / "data", "Apple", names)
+    spoil(tmp_path / "data", "few points")
+    spoil(tmp_path / "data", "all-zero xyz")
+    code, _, err, folder = run("--skip_bad", "--save=maps", data=tmp_path / "data")
+    assert code == 0
+    assert "left out of Apple: 04\n" in err
+    problem = "left out of Apple: sample 02: 7 points are fewer than the 24 of a group (group_size)"
+    assert f"{problem}\n" in err
+    for _ in range(2):  # as computed, and as found again
+        record = json.loads((folder / "run.json").read_text())
+        assert record["skipped"] == {"Apple": ["04", "02"]}
+        assert record["samples"] == {"Apple": 4}
+        assert problem in record["warnings"]
+        assert [row["sample"] for row in read_scores(folder / "Apple")] == ["00", "01", "03", "05"]
+        assert sorted(p.stem for p in (folder / "Apple" / "maps").iterdir()) == ["00", "01", "03", "05"]
+        code, _, err, _ = run("--skip_bad", "--save=maps", data=tmp_path / "data")
+        assert "finished before" in err
+    # Metrics are those of a category without it.
+    metrics = (folder / "metrics.json").read_bytes()
+    for name in ("02", "04"):
+        for file in (tmp_path / "data" / "Apple" / "test_public" / "data").glob(f"{name}_*"):
+            file.unlink()
+    code, _, err, without = run(data=tmp_path / "data", output=tmp_path / "without")
+    assert code == 0, err
+    assert (without / "metrics.json").read_bytes() == metrics
+
+
+def test_what_was_left_out_on_request_is_refused_without(run, tmp_path):
+    write_category(tmp_path / "data", "Apple", [f"{i:02d}" for i in range(6)])
+    spoil(tmp_path / "data", "few points")
+    assert run("--skip_bad", data=tmp_path / "data")[0] == 0
+    code, _, err, folder = run(data=tmp_path / "data")
+    assert code == 2
+    assert "error: Apple: sample 02: 7 points are fewer than the 24 of a group (group_size); skip_bad" in err
+    assert not (folder / "metrics.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -368,7 +409,7 @@ def test_what_a_sample_lacks_is_a_line_and_a_defect_is_none(run, monkeypatch):
 
     code, _, err, _ = fail(SampleError("03", "has no points"))
     assert code == 2
-    assert "error: Apple: sample 03: has no points (" in err
+    assert "error: Apple: sample 03: has no points\n" in err
     with pytest.raises(ValueError, match="sample 03 of our own making"):
         fail(ValueError("sample 03 of our own making"))
 
