@@ -8,6 +8,7 @@ import jax
 import jaxtyping
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -17,6 +18,12 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 UNOPTIMIZED = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
 jax.config.update("jax_disable_most_optimizations", UNOPTIMIZED)
+
+# The same examples in every run, and none fails for taking long: others may keep the machine busy. New ones are looked
+# for by `--hypothesis-profile=search`.
+settings.register_profile("same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("search", deadline=None, max_examples=1000, print_blob=True)
+settings.load_profile("same")
 
 
 @pytest.fixture(autouse=True)

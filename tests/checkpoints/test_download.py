@@ -1,11 +1,12 @@
 """Downloads from a server on this machine that misbehaves in every way a server does."""
 
 import hashlib
+import socket
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from filelock import FileLock
 
 from weights import WeightsError
 from weights.download import download
@@ -26,8 +27,8 @@ class Server(BaseHTTPRequestHandler):
         self.server.asked.append((self.path, dict(self.headers)))
         getattr(self, "serve_" + self.path.strip("/").split("/")[0])()
 
-    def part(self, content=CONTENT, tag='"one"', stop=None, wait=0.0, length=True, partial=True):
-        """The content, or what is left of it; cut off after `stop` bytes."""
+    def part(self, content=CONTENT, tag='"one"', stop=None, slow=False, length=True, partial=True):
+        """The content, or what is left of it; cut off after `stop` bytes; `slow`: each part when the last has arrived."""
         start, asked = 0, self.headers.get("Range")
         if partial and asked and self.headers.get("If-Range", tag) == tag:
             start = int(asked.removeprefix("bytes=").rstrip("-"))
@@ -48,7 +49,9 @@ class Server(BaseHTTPRequestHandler):
         end = len(content) if stop is None else min(len(content), start + stop)
         for at in range(start, end, 65_536):
             self.wfile.write(content[at : min(end, at + 65_536)])
-            time.sleep(wait)
+            while slow and self.server.arrived < min(end, at + 65_536):
+                self.server.news.wait()
+                self.server.news.clear()
         if end < len(content) or not length:
             self.close_connection = True
 
@@ -62,14 +65,20 @@ class Server(BaseHTTPRequestHandler):
         self.part(stop=0)
 
     def serve_slow(self):
-        self.part(wait=0.02)
+        self.part(slow=True)
+
+    def serve_to_two(self):
+        for _ in range(2):
+            self.server.waiting.acquire()
+        self.part()
 
     def serve_hangs_once(self):
         hang = len(self.server.asked) == 1
         self.part(stop=100_000 if hang else None)
         if hang:
-            self.wfile.flush()
-            time.sleep(1.5)
+            self.server.asked_again.wait()
+        else:
+            self.server.asked_again.set()
 
     def serve_changes(self):
         first = len(self.server.asked) == 1
@@ -123,6 +132,8 @@ class Server(BaseHTTPRequestHandler):
 def server():
     with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
         server.daemon_threads, server.asked = True, []
+        server.arrived, server.news = 0, threading.Event()
+        server.waiting, server.asked_again = threading.Semaphore(0), threading.Event()
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         server.address = f"http://127.0.0.1:{server.server_port}"
@@ -134,7 +145,14 @@ def server():
 @pytest.fixture
 def get(server, tmp_path):
     def call(path, **options):
-        options = {"timeout": 5, "pause": 0.01, "attempts": 4} | options
+        told = options.pop("progress", lambda *_: None)
+
+        def progress(*report):
+            told(*report)
+            server.arrived = report[1]
+            server.news.set()
+
+        options = {"timeout": 30, "pause": 0.01, "attempts": 4, "progress": progress} | options
         return download(f"{server.address}/{path}", tmp_path / "there" / "w.pth", **options)
 
     return call
@@ -164,7 +182,8 @@ def test_arrives_whole(get, server, tmp_path, kind, digest):
 
 
 def test_a_server_that_hangs_is_asked_again(get, tmp_path):
-    assert get("hangs_once", timeout=0.3).read_bytes() == CONTENT
+    # The server hangs until it is asked again. Where all is slow, it may be asked more often than twice.
+    assert get("hangs_once", timeout=0.3, attempts=1000).read_bytes() == CONTENT
     assert left(tmp_path) == ["w.pth"]
 
 
@@ -229,15 +248,15 @@ def test_another_digest_is_refused_and_nothing_is_kept(get, tmp_path):
 
 
 def test_nobody_there(tmp_path):
-    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
-        port = server.server_port
-    for url, message in (
-        (f"http://127.0.0.1:{port}/w", "refused"),
-        ("https://no-such-host.invalid/w", "is there a network"),
-        ("file:///etc/passwd", "expected a web address"),
-    ):
-        with pytest.raises(WeightsError, match=message):
-            download(url, tmp_path / "w.pth", attempts=2, pause=0.01)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody listens, and nobody else can
+        for url, message in (
+            (f"http://127.0.0.1:{taken.getsockname()[1]}/w", "refused"),
+            ("https://no-such-host.invalid/w", "is there a network"),
+            ("file:///etc/passwd", "expected a web address"),
+        ):
+            with pytest.raises(WeightsError, match=message):
+                download(url, tmp_path / "w.pth", attempts=2, pause=0.01)
     assert not (tmp_path / "w.pth").exists()
 
 
@@ -250,11 +269,19 @@ def test_no_room_and_no_permission_are_named(get, tmp_path, monkeypatch):
         download("http://127.0.0.1:1/w", tmp_path / "file" / "w.pth")
 
 
-def test_two_that_ask_at_once_fetch_it_once(get, server):
-    threads = [threading.Thread(target=get, args=("slow",)) for _ in range(2)]
+def test_two_that_ask_at_once_fetch_it_once(get, server, monkeypatch):
+    """The server answers when both are at the lock."""
+
+    class Lock(FileLock):
+        def acquire(self, *args, **options):
+            server.waiting.release()
+            return super().acquire(*args, **options)
+
+    monkeypatch.setattr("weights.download.FileLock", Lock)
+    threads = [threading.Thread(target=get, args=("to_two",)) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(server.asked) == 1
-    assert get("slow").read_bytes() == CONTENT
+    assert get("to_two").read_bytes() == CONTENT

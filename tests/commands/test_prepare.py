@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from pathlib import Path
 
 import pytest
 from dataset_trees import write_mvtec3d
 from eyecandies_tree import fingerprint
+from waiting import PATIENCE_SECONDS, until
 
 from musc_jax.data import open_dataset
 from musc_jax.data.cleaning import mvtec3d as plane_cleaning
@@ -18,96 +19,80 @@ pytest.importorskip("open3d", exc_type=ImportError)
 
 @pytest.fixture
 def tree(tmp_path):
-    write_mvtec3d(tmp_path / "data", categories=("bagel",), samples=6)
+    write_mvtec3d(tmp_path / "data", categories=("bagel",), samples=3)
     return tmp_path / "data"
 
 
-def start(tree, *arguments):
-    command = [sys.executable, "-m", "launch.prepare", "--dataset=mvtec3d", f"--data_dir={tree}"]
+def start(tree, *arguments, program=("-m", "launch.prepare"), **environment):
+    command = [sys.executable, *program, "--dataset=mvtec3d", f"--data_dir={tree}"]
     command += [f"--cache_dir={tree.parent / 'cache'}", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tree.parent)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=tree.parent, env=os.environ | environment, **pipes)
+
+
+def start_held(tree, workers, after):
+    """With workers that stop when so many scans are cleaned; the folder in which they leave their ids."""
+    folder = tree.parent / "held"
+    folder.mkdir()
+    program = (Path(__file__).with_name("held_prepare.py"),)
+    options = {"HELD_FOLDER": str(folder), "HELD_AFTER": str(after)}
+    return start(tree, f"--workers={workers}", program=program, **options), folder
+
+
+def finish(process, expected=0):
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == expected, err
+    return out, err
 
 
 def stored(tree):
     return sorted((tree.parent / "cache" / "mvtec3d_masks").glob("*.masks"))
 
 
-def children(process):
-    """Processes started by a process that have started threads of work, oldest first; Linux only."""
-    found = []
-    for entry in os.listdir("/proc"):
-        try:
-            with open(f"/proc/{entry}/stat") as file:
-                fields = file.read().rsplit(")", 1)[1].split()
-            with open(f"/proc/{entry}/cmdline") as file:
-                line = file.read()
-        except (OSError, IndexError, NotADirectoryError):
-            continue
-        if entry.isdigit() and int(fields[1]) == process.pid and "spawn_main" in line:
-            found.append(int(entry))
-    return sorted(found)
-
-
 def test_everything_is_ready_afterwards(tree, monkeypatch):
+    """The home folder may be written short."""
     before = fingerprint(tree)
-    process = start(tree, "--workers=2")
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    assert out.startswith("12 samples are ready")
+    short = ("--data_dir=~/data", "--cache_dir=~/cache")
+    out, _ = finish(start(tree, *short, "--workers=2", HOME=str(tree.parent)))
+    assert out.startswith("6 samples are ready")
     assert fingerprint(tree) == before
-    assert len(stored(tree)) == 12
+    assert len(stored(tree)) == 6
     monkeypatch.setattr(plane_cleaning, "clean_scan", None)
     dataset = open_dataset("mvtec3d", data_dir=tree, cache_dir=tree.parent / "cache")
-    assert len(list(dataset.samples("bagel", size=32))) == 12
+    assert len(list(dataset.samples("bagel", size=32))) == 6
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc"), reason="finds its workers in /proc")
+@pytest.mark.skipif(os.name != "posix", reason="kills a process")
 def test_a_killed_worker_costs_nothing(tree):
-    process = start(tree, "--workers=4")
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and len(children(process)) < 4:
-        time.sleep(0.02)
-    os.kill(children(process)[-1], signal.SIGKILL)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    assert out.startswith("12 samples are ready")
-    assert len(stored(tree)) == 12
+    """Killed in the middle of a sample."""
+    process, held = start_held(tree, workers=2, after=0)
+    worker = until(lambda: next(held.iterdir(), None), process)
+    os.kill(int(worker.name), signal.SIGKILL)
+    (held / "go on").touch()
+    out, _ = finish(process)
+    assert out.startswith("6 samples are ready")
+    assert len(stored(tree)) == 6
 
 
 def test_killed_and_continued(tree):
-    process = start(tree, "--workers=1")
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and len(stored(tree)) < 3:
-        time.sleep(0.02)
+    """Killed with its worker in the middle of the third sample."""
+    process, held = start_held(tree, workers=1, after=2)
+    until(lambda: list(held.iterdir()), process)
     process.kill()
-    process.communicate(timeout=120)
+    process.communicate(timeout=PATIENCE_SECONDS)  # the worker has ended, too: it has the other end of the pipes
     done = {path: path.stat().st_mtime_ns for path in stored(tree)}
-    assert done
-    process = start(tree, "--workers=1")
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    assert len(stored(tree)) == 12
+    assert len(done) == 2
+    finish(start(tree, "--workers=1"))
+    assert len(stored(tree)) == 6
     assert all(path.stat().st_mtime_ns == changed for path, changed in done.items())
-
-
-def test_the_home_folder_may_be_written_short(tree):
-    command = [sys.executable, "-m", "launch.prepare", "--dataset=mvtec3d", "--data_dir=~/data", "--workers=1"]
-    environment = os.environ | {"HOME": str(tree.parent)}
-    done = subprocess.run(
-        [*command, "--cache_dir=~/cache"], env=environment, cwd=tree, capture_output=True, text=True, check=False
-    )
-    assert done.stdout.startswith("12 samples are ready"), done.stderr
-    assert len(stored(tree)) == 12
 
 
 def test_all_that_is_wrong_comes_in_one_report(tree):
     (tree / "bagel" / "test" / "good" / "xyz" / "001.tiff").write_bytes(b"II*\0 no scan")
     (tree / "bagel" / "test" / "crack" / "gt" / "002.png").unlink()
-    process = start(tree, "--workers=1")
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 2
+    _, err = finish(start(tree, "--workers=1"), expected=2)
     assert "error: 2 problems" in err
     assert "001.tiff" in err
     assert "002.png: is missing" in err
     assert "Traceback" not in err
-    assert len(stored(tree)) == 10
+    assert len(stored(tree)) == 4

@@ -312,10 +312,10 @@ def test_refused_and_nothing_is_left(place, kind, exists):
     if exists:
         target.mkdir()
         (target / "mine.txt").write_text("mine")
-    before, started = tree(place), time.monotonic()
+    before, started = tree(place), time.process_time()  # of this process: others may keep the machine busy
     with pytest.raises(ArchiveError, match=message) as error:
         extract(archive, target)
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
     assert tree(place) == before
     assert str(archive) in str(error.value)
     assert str(error.value).isprintable()

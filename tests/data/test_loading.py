@@ -1,9 +1,9 @@
 """Results in order, ahead of their consumer, and nothing left running."""
 
 import threading
-import time
 
 import pytest
+from waiting import PATIENCE_SECONDS
 
 from musc_jax.storage.prefetch import map_ahead
 
@@ -15,25 +15,28 @@ def threads():
 @pytest.mark.parametrize("workers", [1, 2, 5])
 @pytest.mark.parametrize("ahead", [1, 3, 50])
 def test_order_is_kept_when_later_items_end_first(workers, ahead):
-    def slow_at_first(item):
-        time.sleep(0.004 if item % 5 == 0 else 0)
+    """Every other one waits for the one behind it, where two are at work at once."""
+    ended = [threading.Event() for _ in range(20)]
+
+    def late(item):
+        if item % 2 == 0 and min(workers, ahead) > 1:
+            assert ended[item + 1].wait(PATIENCE_SECONDS)
+        ended[item].set()
         return item * item
 
-    assert list(map_ahead(slow_at_first, range(20), workers=workers, ahead=ahead)) == [i * i for i in range(20)]
+    assert list(map_ahead(late, range(20), workers=workers, ahead=ahead)) == [i * i for i in range(20)]
     assert not threads()
 
 
 def test_it_runs_ahead_but_not_farther():
-    begun = []
-    results = map_ahead(begun.append, iter(range(100)), workers=2, ahead=4)
+    begun, items = threading.Semaphore(0), iter(range(100))
+    results = map_ahead(lambda item: begun.release(), items, workers=2, ahead=4)
     next(results)
-    deadline = time.monotonic() + 5
-    while len(begun) < 5 and time.monotonic() < deadline:
-        time.sleep(0.001)
-    time.sleep(0.02)
-    assert len(begun) == 5  # the one taken and four more
+    for _ in range(5):  # the one taken and four more
+        assert begun.acquire(timeout=PATIENCE_SECONDS)
     results.close()
-    assert len(begun) == 5
+    assert not begun.acquire(blocking=False)
+    assert next(items) == 5, "what is not taken from its source is not begun"
 
 
 def test_an_exception_comes_in_its_items_place():
@@ -58,7 +61,7 @@ def test_closing_ends_the_threads():
 
 
 def test_it_really_works_at_the_same_time():
-    meeting = threading.Barrier(2, timeout=10)
+    meeting = threading.Barrier(2, timeout=PATIENCE_SECONDS)
     assert list(map_ahead(lambda item: meeting.wait() >= 0, range(2), workers=2, ahead=2)) == [True, True]
 
 

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from eyecandies_tree import fingerprint
 from PIL import Image
+from waiting import PATIENCE_SECONDS
 
 from musc_jax.data import DataError, open_dataset
 from musc_jax.data.cleaning import eyecandies as candy_cleaning
@@ -230,7 +231,7 @@ def test_what_is_interrupted_is_not_trusted(tmp_path, monkeypatch):
 
 
 def test_two_at_once_do_no_harm(small, tmp_path):
-    meeting = threading.Barrier(2, timeout=60)
+    meeting = threading.Barrier(2, timeout=PATIENCE_SECONDS)
     digests = []
 
     def work():
