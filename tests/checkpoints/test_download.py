@@ -28,7 +28,7 @@ class Server(BaseHTTPRequestHandler):
         getattr(self, "serve_" + self.path.strip("/").split("/")[0])()
 
     def part(self, content=CONTENT, tag='"one"', stop=None, slow=False, length=True, partial=True):
-        """The content, or what is left of it; cut off after `stop` bytes; `slow`: each part when the last has arrived."""
+        """The content, or what is left of it; cut off after `stop` bytes; `slow`: no part before the last arrived."""
         start, asked = 0, self.headers.get("Range")
         if partial and asked and self.headers.get("If-Range", tag) == tag:
             start = int(asked.removeprefix("bytes=").rstrip("-"))

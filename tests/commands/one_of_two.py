@@ -2,7 +2,9 @@
 
 import os
 import sys
+import threading
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -49,10 +51,14 @@ def bad_input(_):
         distributed.barrier("after")
 
 
-def unlike(_):
+def unlike(file):
     distributed.barrier("before")
     own = {"this": "same", "that": str(jax.process_index()), "those": "same"}
     if different := distributed.differing(own):
+        # The end of one may end the other; not before both know.
+        Path(f"{file}_{jax.process_index()}").touch()
+        while not Path(f"{file}_{1 - jax.process_index()}").exists():
+            time.sleep(0.01)
         raise ConfigError(f"these differ: {different}")
 
 
@@ -67,17 +73,30 @@ def defect(_):
     distributed.barrier("after")
 
 
+def for_ever():
+    threading.Event().wait()
+
+
 def while_others_compute(_):
+    distributed.barrier("before")
     if jax.process_index() == 0:
-        time.sleep(1)
         os._exit(3)
-    time.sleep(100)
+    for_ever()
 
 
 def silent(_):
+    distributed.barrier("before")
     if jax.process_index() == 1:
         os._exit(3)
-    time.sleep(100)
+    for_ever()
+
+
+def told_to_end(file):
+    distributed.barrier("before")
+    if jax.process_index() == 1:
+        Path(file).touch()
+        for_ever()
+    distributed.barrier("after")
 
 
 def main(argv):
