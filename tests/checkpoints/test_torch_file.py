@@ -313,10 +313,14 @@ def refused(path, load):
     before, around = peak(), sorted(path.parent.iterdir())
     now = peak()
     EXECUTED.clear()
-    started = time.process_time()  # of this process: others may keep the machine busy
-    with pytest.raises(WeightsError) as error:
-        load()
-    assert time.process_time() - started < 2
+    for _ in range(3):
+        started = time.process_time()  # of this process: others may keep the machine busy
+        with pytest.raises(WeightsError) as error:
+            load()
+        if time.process_time() - started < 2:
+            break
+    else:
+        pytest.fail("takes long, and does so every time")
     assert not EXECUTED
     assert str(path) in str(error.value)
     assert str(error.value).isprintable(), "line breaks or escape sequences"
