@@ -1,6 +1,6 @@
 """What every command does alike: flags, one readable line for bad input, exit codes."""
 
-import os.path
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -8,6 +8,10 @@ from collections.abc import Callable
 from absl import app, flags, logging
 
 from musc_jax.execution.memory import return_freed_memory
+
+# DBSCAN's package would start a thread for each core, and between its calls they poll instead of sleeping. A scan takes
+# it a tenth of a second.
+os.environ.setdefault("PARLAY_NUM_THREADS", "1")
 
 _NEEDED = re.compile(r"flag --\w+=None: Flag (--\w+) must have a value other than None\.")
 

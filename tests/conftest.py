@@ -16,6 +16,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Commands that tests start inherit it. What is held against golden vectors is compiled as users have it, and so is all
 # with JAX_DISABLE_MOST_OPTIMIZATIONS=0.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# As in the commands: the threads of DBSCAN's package never sleep again, and took half a core from the tests after it.
+os.environ.setdefault("PARLAY_NUM_THREADS", "1")
 UNOPTIMIZED = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
 jax.config.update("jax_disable_most_optimizations", UNOPTIMIZED)
 
