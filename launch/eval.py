@@ -86,7 +86,7 @@ def _with_backbones(config: Config, cache_dir: Path) -> Config:
     ):
         if where is None:
             continue
-        bar = ProgressBar(f"{name}: ", unit="MB", scale=1e6)
+        bar = ProgressBar(f"{name}: ", in_bytes=True)
         try:
             found[field] = options.load_backbone(where, name, cache_dir, report=say, progress=bar)
         except weights.WeightsError as error:

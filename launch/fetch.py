@@ -192,7 +192,7 @@ def _fetch_all(order: Order, source: Source, root: Path) -> None:
 def _fetch(archive: Archive, digest: str | None, order: Order, source: Source, root: Path) -> None:
     place = root / _STORE / archive.name
     arrived = place.exists()
-    bar = ProgressBar(unit="MB", scale=1e6)
+    bar = ProgressBar(in_bytes=True)
     try:
         download(archive.url, place, sha256=digest, progress=bar, most=MOST_BYTES)
     except WeightsError as error:
@@ -213,7 +213,7 @@ def _fetch(archive: Archive, digest: str | None, order: Order, source: Source, r
 
 
 def _unpack(path: Path, order: Order, source: Source, root: Path, *, fetched: bool = False) -> None:
-    bar = ProgressBar(unit="MB", scale=1e6)
+    bar = ProgressBar(in_bytes=True)
     try:
         try:
             inventory = inspect(path, progress=bar)

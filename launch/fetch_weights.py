@@ -63,7 +63,7 @@ def _fetch() -> None:
             raise weights.WeightsError(f"--backbone: no {name!r}; expected names out of --list")
     failed = []
     for name in flags.FLAGS.backbone:
-        bar = ProgressBar(f"{name}: ", unit="MB", scale=1e6)
+        bar = ProgressBar(f"{name}: ", in_bytes=True)
         try:
             print(weights.fetch(name, _folder(), revision=flags.FLAGS.revision, report=command.say, progress=bar))
         except weights.WeightsError as error:
