@@ -34,8 +34,7 @@ from musc_jax.data.datasets import published_datasets
 from musc_jax.data.published.layout_check import Finding, check_layout
 from musc_jax.data.spec import Archive, Source
 from musc_jax.storage.archives import MOST_BYTES, ArchiveError, Inventory, extract, inspect
-from weights import WeightsError
-from weights.download import download
+from musc_jax.storage.download import DownloadError, download
 
 _STORE = ".download"
 _INTERRUPTED = "interrupted; the same command goes on where it stopped"
@@ -113,7 +112,7 @@ def carry_out(order: Order) -> None:
 
     Raises:
         FetchError: something the user can change.
-        WeightsError, ArchiveError, DataError: likewise, out of downloading, unpacking and comparing.
+        ArchiveError, DataError: likewise, out of unpacking and comparing.
     """
     if order.dataset is None:
         raise FetchError("--dataset is needed; --list shows them")
@@ -195,7 +194,7 @@ def _fetch(archive: Archive, digest: str | None, order: Order, source: Source, r
     bar = ProgressBar(in_bytes=True)
     try:
         download(archive.url, place, sha256=digest, progress=bar, most=MOST_BYTES)
-    except WeightsError as error:
+    except DownloadError as error:
         steps = "; ".join(source.recipe)
         hint = f"; {steps} ({source.home}); then pass --archive=PATH, or another address with --url=URL"
         raise FetchError(f"{error}{hint if not order.url else ''}") from None
@@ -308,7 +307,7 @@ def _run() -> None:
         carry_out(_order())
 
 
-BAD_INPUT = (FetchError, WeightsError, ArchiveError, DataError)
+BAD_INPUT = (FetchError, ArchiveError, DataError)
 
 
 def main(argv: list[str]) -> int:

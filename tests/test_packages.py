@@ -3,6 +3,7 @@
 import ast
 import importlib
 import pkgutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -10,6 +11,8 @@ import pytest
 
 # Each imports from those before it, and never the reverse.
 ORDER = ("musc_jax", "weights", "launch")
+# The parts of `musc_jax` that are no equation of the method.
+LAYERS = {"kernels", "execution", "models", "data", "storage", "report", "config", "pipeline"}
 # Exports that are modules on purpose.
 MODULES = {"musc_jax.metrics"}
 
@@ -41,22 +44,96 @@ def test_an_export_stays_what_it_is_whatever_is_imported(package):
         assert path not in inner or path in MODULES, f"{path} is an export and a submodule"
 
 
-def imported(package: str) -> set[str]:
-    """The top-level packages that the modules of one import, anywhere in their text."""
-    names: set[str] = set()
+def sources(package: str) -> Iterator[tuple[Path, ast.Module]]:
+    """The modules of a package, by their paths within it."""
     for folder in importlib.import_module(package).__path__:
-        for file in Path(folder).rglob("*.py"):
-            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Import):
-                    names |= {alias.name for alias in node.names}
-                elif isinstance(node, ast.ImportFrom):
-                    assert not node.level, f"{file}: imports are absolute"
-                    names.add(node.module)
-    return {name.split(".")[0] for name in names}
+        for file in sorted(Path(folder).rglob("*.py")):
+            yield file.relative_to(folder), ast.parse(file.read_text(encoding="utf-8"))
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    """What a module imports, anywhere in its text: modules, and names out of modules."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def test_packages_import_each_other_in_one_direction():
     for i, package in enumerate(ORDER):
-        found, expected = imported(package) & set(ORDER), set(ORDER[: i + 1])
+        found = {name.split(".")[0] for _, tree in sources(package) for name in imports(tree)} & set(ORDER)
+        expected = set(ORDER[: i + 1])
         assert found <= expected, f"{package} imports {found - expected}"
         assert found >= expected, "each uses all before it, so nothing was overlooked"
+
+
+def parts_of(package: str) -> dict[str, set[str]]:
+    """Which part of a package imports which others; a part is a module or package directly in it."""
+    found: dict[str, set[str]] = {}
+    for path, tree in sources(package):
+        part = path.parts[0].removesuffix(".py")
+        names = [name.split(".") for name in imports(tree)]
+        used = {name[1] for name in names if name[0] == package and len(name) > 1}
+        found.setdefault(part, set()).update(used - {part})
+    del found["__init__"]
+    return found
+
+
+def misplaced(parts: dict[str, set[str]]) -> set[str]:
+    """Imports within `musc_jax` that lead the wrong way, as "importer > imported"."""
+    private = {part for part in parts if part.startswith("_")}
+    method = parts.keys() - private - LAYERS
+    above = {"execution", "data", "report", "storage", "config", "pipeline"}
+    may = dict.fromkeys(("storage", "kernels"), private)
+    may_not = dict.fromkeys(method, above) | {"models": above, "data": above - {"data", "storage"}}
+    may_not |= {"execution": {"report", "pipeline"}, "config": {"execution", "data", "report", "pipeline"}}
+    found = {(part, other) for part, others in parts.items() for other in others & parts.keys()}
+    return {
+        f"{part} > {other}"
+        for part, other in found
+        if other not in may.get(part, parts) or other in may_not.get(part, ())
+    }
+
+
+def circle(parts: dict[str, set[str]]) -> list[str]:
+    """Parts that import each other in a circle; none if there is no circle."""
+    left = {part: others & parts.keys() for part, others in parts.items()}
+    while free := [part for part, others in left.items() if not others & left.keys()]:
+        for part in free:
+            del left[part]
+    return sorted(left)
+
+
+def test_parts_of_the_library_import_each_other_in_one_direction():
+    parts = parts_of("musc_jax")
+    assert parts.keys() >= LAYERS, "none of them was renamed"
+    assert misplaced(parts) == set()
+    assert circle(parts) == []
+
+
+@pytest.mark.parametrize(
+    ("part", "other"),
+    [
+        ("storage", "data"),
+        ("data", "execution"),
+        ("mutual", "execution"),
+        ("maps", "data"),
+        ("metrics", "report"),
+        ("kernels", "mutual"),
+        ("models", "execution"),
+        ("config", "data"),
+    ],
+)
+def test_an_import_in_the_wrong_direction_is_noticed(part, other):
+    parts = parts_of("musc_jax")
+    parts[part].add(other)
+    assert misplaced(parts) == {f"{part} > {other}"}
+
+
+def test_a_circle_is_noticed():
+    parts = {"grouping": {"neighbors"}, "neighbors": {"_arrays"}, "_arrays": set()}
+    assert circle(parts) == []
+    parts["neighbors"].add("grouping")
+    assert circle(parts) == ["grouping", "neighbors"]

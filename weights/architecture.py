@@ -5,10 +5,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from musc_jax._text import shown
 from musc_jax.models import PointTransformerConfig, VitConfig
 from musc_jax.models.layers import ACTIVATIONS
 from weights.backbones import BACKBONES, BackboneSpec
-from weights.errors import WeightsError, shown
+from weights.errors import WeightsError
 from weights.files import Checkpoint, Entry
 from weights.schemes import Scheme, Shape
 

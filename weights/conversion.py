@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from weights.errors import WeightsError, shown
+from musc_jax._text import shown
+from weights.errors import WeightsError
 from weights.files import Entry
 from weights.schemes import SCHEMES, Rule, Scheme, Shape
 

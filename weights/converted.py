@@ -18,11 +18,12 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from musc_jax._text import shown
 from musc_jax.models import PointTransformerConfig, VitConfig
 from musc_jax.storage import atomic
 from weights.architecture import Architecture, check
 from weights.backbones import BACKBONES
-from weights.errors import WeightsError, shown
+from weights.errors import WeightsError
 from weights.files import SAFETENSORS, safetensors_header
 
 # Raised whenever the same checkpoint would become other parameters, so that files of an older converter are not used.

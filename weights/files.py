@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from weights.errors import WeightsError, shown
-from weights.torch_file import TorchFile, looks_like_a_page
+from musc_jax._text import shown
+from musc_jax.storage.download import looks_like_a_page
+from weights.errors import WeightsError
+from weights.torch_file import TorchFile
 
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 SAFETENSORS = ".safetensors"

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from weights.errors import WeightsError, shown
+from musc_jax._text import shown
+from weights.errors import WeightsError
 from weights.files import FOLDER_FILES, Checkpoint, locate
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")

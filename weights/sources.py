@@ -15,15 +15,16 @@ import numpy as np
 from filelock import FileLock
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from musc_jax._text import shown
 from musc_jax.models import Backbone, PointTransformer, VisionTransformer, VitConfig
+from musc_jax.storage.download import DownloadError, Progress, download
 from weights import converted, hub
 from weights.architecture import Architecture, check, describe
 from weights.backbones import BACKBONES, BackboneSpec
 from weights.conversion import convert as convert_entries
 from weights.conversion import scheme_of
 from weights.converted import Provenance
-from weights.download import Progress, download
-from weights.errors import WeightsError, shown
+from weights.errors import WeightsError
 from weights.files import SAFETENSORS, Checkpoint, locate, read_entries
 
 Report = Callable[[str], None]
@@ -464,7 +465,10 @@ def _from_address(
     if not spec.url or revision is not None:
         return None  # an address knows nothing of revisions
     report(f"{spec.name}: trying {spec.url}")
-    file = download(spec.url, folder / spec.download_name, sha256=spec.sha256 or None, progress=progress)
+    try:
+        file = download(spec.url, folder / spec.download_name, sha256=spec.sha256 or None, progress=progress)
+    except DownloadError as error:
+        raise WeightsError(str(error)) from None
     checkpoint = locate(file)
     provenance = {"source": spec.url, "origin": spec.url, "source_digest": checkpoint.digest()}
     return checkpoint, provenance

@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from weights.errors import WeightsError, shown
+from musc_jax._text import shown
+from musc_jax.storage.download import looks_like_a_page
+from weights.errors import WeightsError
 from weights.torch_pickle import MAX_PICKLE, BrokenPickleError, Inert, Name, Pickle, Storage, Tensor
 
 # The list of members of a large CLIP checkpoint takes 50 KB; a list of millions would take minutes and gigabytes.
@@ -262,11 +264,4 @@ def _member(file: io.FileIO, place: _Place, most: int) -> bytes:
     return data
 
 
-def looks_like_a_page(start: bytes) -> bool:
-    """Whether a file's first bytes are a web page's."""
-    return (
-        start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--"))
-    )
-
-
-__all__ = ["Inert", "Name", "Storage", "Tensor", "TorchFile", "looks_like_a_page"]
+__all__ = ["Inert", "Name", "Storage", "Tensor", "TorchFile"]

@@ -14,7 +14,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from weights.errors import shown
+from musc_jax._text import shown
 
 MAX_PICKLE = 16 << 20
 # A large CLIP checkpoint takes 30,000; a bomb would keep the interpreter busy for minutes.

@@ -11,6 +11,7 @@ from musc_jax.data.dataset import Candidate, Fault, Progress
 from musc_jax.data.folder_layout import FolderLayout
 from musc_jax.data.formats.pictures import EXTENSIONS
 from musc_jax.data.sample import DataError
+from musc_jax.storage import atomic
 
 _NUMBERS = re.compile(r"(\d+)")
 
@@ -224,8 +225,6 @@ def require_writable(store: Path, dataset: Path) -> None:
     Raises:
         DataError: it would lie there, or cannot be written.
     """
-    from musc_jax.storage import atomic
-
     if store.resolve().is_relative_to(dataset.resolve()):
         raise DataError(f"{store}: lies in the dataset, into which nothing is written; choose another cache_dir")
     try:

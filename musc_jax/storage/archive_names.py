@@ -4,6 +4,8 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from musc_jax._text import shown
+
 _MOST_NAME, _MOST_PART, _MOST_DEPTH = 1000, 255, 40
 _RESERVED = frozenset({"con", "prn", "aux", "nul", *(f"{p}{i}" for p in ("com", "lpt") for i in range(1, 10))})
 
@@ -87,5 +89,4 @@ class Clashes:
 
 def shown_name(name: str) -> str:
     """A name, or other text of an archive's, as a message can hold it."""
-    text = "".join(c if c.isprintable() else "?" for c in name[:80])
-    return f"'{text}...'" if len(name) > 80 else f"'{text}'"
+    return f"'{shown(name, most=80)}'"

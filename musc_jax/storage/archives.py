@@ -25,9 +25,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, Protocol, runtime_checkable
 
-from musc_jax.data.dataset import Progress
 from musc_jax.storage import atomic
 from musc_jax.storage.archive_names import Clashes, Member, Refused, checked_name, shown_name
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, how many bytes of it are done, and how many there are."""
 
 MOST_RATIO = 200
 """How many times its size an archive may unpack to."""

@@ -17,17 +17,20 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from weights.errors import WeightsError, shown
-from weights.torch_file import looks_like_a_page
+from musc_jax._text import shown
 
-# (what is done, bytes so far, bytes in all or None)
 Progress = Callable[[str, int, int | None], None]
+"""Called with what is done, how many bytes of it, and how many there are in all, where that is known."""
 
 _PART = 1 << 18
 _TIMEOUT = 30.0
 _ATTEMPTS = 6
 _MOST = 16 << 30
 _AGENT = "musc-jax"
+
+
+class DownloadError(ValueError):
+    """A file that did not arrive; one line that names the address and the way out."""
 
 
 class _Again(Exception):
@@ -73,17 +76,17 @@ def download(
         `target`.
 
     Raises:
-        WeightsError: Not found, not reachable, another digest, a web page instead; names the address.
+        DownloadError: Not found, not reachable, another digest, a web page instead; names the address.
     """
     if urlsplit(url).scheme not in ("http", "https"):
-        raise WeightsError(f"{shown(url)}: expected a web address")
+        raise DownloadError(f"{shown(url)}: expected a web address")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.with_name(f".{target.name}.lock")):
             if not target.exists():
                 _Download(url, target, sha256, progress or (lambda *_: None), timeout, most).run(attempts, pause)
     except OSError as error:
-        raise WeightsError(f"{target}: cannot be written ({error.strerror or error})") from None
+        raise DownloadError(f"{target}: cannot be written ({error.strerror or error})") from None
     return target
 
 
@@ -111,7 +114,7 @@ class _Download:
                 left -= 1
                 if left <= 0:
                     kept = f"; {self._have()} bytes are kept, the same command goes on from there"
-                    raise WeightsError(
+                    raise DownloadError(
                         f"{self._url}: {problem}, given up after {attempts} attempts{kept if self._have() else ''}"
                     ) from None
                 time.sleep(wait)
@@ -141,12 +144,12 @@ class _Download:
                 raise _Again("the server has a shorter file than before") from None
             if error.code in (408, 425, 429) or error.code >= 500:
                 raise _Again(f"the server answered {error.code}") from None
-            raise WeightsError(f"{self._url}: the server answered {error.code} ({shown(error.reason)})") from None
+            raise DownloadError(f"{self._url}: the server answered {error.code} ({shown(error.reason)})") from None
         except urllib.error.URLError as error:
             reason = error.reason
             if isinstance(reason, TimeoutError | ConnectionResetError):
                 raise _Again(_why(reason)) from None
-            raise WeightsError(f"{self._url}: cannot be reached ({_why(reason)})") from None
+            raise DownloadError(f"{self._url}: cannot be reached ({_why(reason)})") from None
         except (TimeoutError, ConnectionError, ssl.SSLError, http.client.HTTPException) as error:
             raise _Again(_why(error)) from None
 
@@ -164,7 +167,7 @@ class _Download:
         length = response.headers.get("Content-Length")
         total = int(length) + (have if resumed else 0) if length and length.isdecimal() else None
         if total is not None and total > self._most:
-            raise WeightsError(f"{self._url}: {total} bytes, more than the {self._most} expected; fetch it by hand")
+            raise DownloadError(f"{self._url}: {total} bytes, more than the {self._most} expected; fetch it by hand")
         if not resumed:
             have = 0
             self._discard()
@@ -184,7 +187,7 @@ class _Download:
                 file.write(part)
                 have += len(part)
                 if have > self._most:
-                    raise WeightsError(f"{self._url}: does not come to an end; fetch it by hand")
+                    raise DownloadError(f"{self._url}: does not come to an end; fetch it by hand")
                 self._progress(name, have, total)
         if total is not None and have != total:
             raise _Again(f"the connection ended after {have} of {total} bytes")
@@ -192,7 +195,7 @@ class _Download:
     def _check_space(self, total: int | None, have: int) -> None:
         free = shutil.disk_usage(self._target.parent).free
         if total is not None and total - have > free:
-            raise WeightsError(
+            raise DownloadError(
                 f"{self._target.parent}: {(total - have) >> 20} MB needed for {self._url}, {free >> 20} MB free; make "
                 f"room or pass another folder"
             )
@@ -203,13 +206,13 @@ class _Download:
             page = looks_like_a_page(file.read(512))
         if page:
             self._discard()
-            raise WeightsError(f"{self._url}: a web page, not a file; open it in a browser to see what it says")
+            raise DownloadError(f"{self._url}: a web page, not a file; open it in a browser to see what it says")
         if self._sha256 is not None:
             with self._part.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             if digest != self._sha256:
                 self._discard()
-                raise WeightsError(
+                raise DownloadError(
                     f"{self._url}: another file than expected, removed (SHA-256 {digest}, expected {self._sha256})"
                 )
         os.replace(self._part, self._target)
@@ -228,3 +231,10 @@ def _why(reason: object) -> str:
     if isinstance(reason, OSError) and reason.strerror:
         return shown(reason.strerror)
     return shown(reason) or type(reason).__name__
+
+
+def looks_like_a_page(start: bytes) -> bool:
+    """Whether a file's first bytes are a web page's."""
+    return (
+        start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--"))
+    )

@@ -8,8 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from filelock import FileLock
 
-from weights import WeightsError
-from weights.download import download
+from musc_jax.storage.download import DownloadError, download
 
 CONTENT = bytes(range(256)) * 4000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -152,7 +151,7 @@ def get(server, tmp_path):
             server.arrived = report[1]
             server.news.set()
 
-        options = {"timeout": 30, "pause": 0.01, "attempts": 4, "progress": progress} | options
+        options = {"timeout": 30.0, "pause": 0.01, "attempts": 4, "progress": progress} | options
         return download(f"{server.address}/{path}", tmp_path / "there" / "w.pth", **options)
 
     return call
@@ -234,7 +233,7 @@ def test_a_part_that_is_longer_than_the_file_is_begun_anew(get, server, tmp_path
     ],
 )
 def test_what_cannot_be_had_is_one_error(get, server, tmp_path, path, message, kept):
-    with pytest.raises(WeightsError, match=message) as error:
+    with pytest.raises(DownloadError, match=message) as error:
         get(path, attempts=2)
     assert server.address in str(error.value)
     assert str(error.value).isprintable()
@@ -242,7 +241,7 @@ def test_what_cannot_be_had_is_one_error(get, server, tmp_path, path, message, k
 
 
 def test_another_digest_is_refused_and_nothing_is_kept(get, tmp_path):
-    with pytest.raises(WeightsError, match=DIGEST):
+    with pytest.raises(DownloadError, match=DIGEST):
         get("plain", sha256="0" * 64)
     assert left(tmp_path) == []
 
@@ -255,17 +254,17 @@ def test_nobody_there(tmp_path):
             ("https://no-such-host.invalid/w", "is there a network"),
             ("file:///etc/passwd", "expected a web address"),
         ):
-            with pytest.raises(WeightsError, match=message):
+            with pytest.raises(DownloadError, match=message):
                 download(url, tmp_path / "w.pth", attempts=2, pause=0.01)
     assert not (tmp_path / "w.pth").exists()
 
 
 def test_no_room_and_no_permission_are_named(get, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
-    with pytest.raises(WeightsError, match="make room"):
+    with pytest.raises(DownloadError, match="make room"):
         get("plain")
     (tmp_path / "file").write_text("")
-    with pytest.raises(WeightsError, match="cannot be written"):
+    with pytest.raises(DownloadError, match="cannot be written"):
         download("http://127.0.0.1:1/w", tmp_path / "file" / "w.pth")
 
 
@@ -277,7 +276,7 @@ def test_two_that_ask_at_once_fetch_it_once(get, server, monkeypatch):
             server.waiting.release()
             return super().acquire(*args, **options)
 
-    monkeypatch.setattr("weights.download.FileLock", Lock)
+    monkeypatch.setattr("musc_jax.storage.download.FileLock", Lock)
     threads = [threading.Thread(target=get, args=("to_two",)) for _ in range(2)]
     for thread in threads:
         thread.start()
