@@ -8,7 +8,7 @@ cannot be looked at, they count as the nearest index in range.
 """
 
 from musc_jax import metrics as metrics
-from musc_jax.aggregation import lnamd_grid, snamd_grid, snamd_points
+from musc_jax.aggregation import snamd_grid, snamd_points
 from musc_jax.config import Config
 from musc_jax.crossmodal import (
     align_modalities,
@@ -17,12 +17,18 @@ from musc_jax.crossmodal import (
     patch_index,
     rank_match,
 )
-from musc_jax.grouping import PointGroups, curvature, iterative_point_grouping
+from musc_jax.grouping import (
+    Neighbors,
+    PointGroups,
+    curvature,
+    farthest_point_sampling,
+    iterative_point_grouping,
+    nearest_neighbors,
+)
 from musc_jax.maps import gaussian_blur, interpolate_points, point_map, upsample_grid
 from musc_jax.mutual import all_pair_scores, interval_average, mutual_scores, pair_scores
-from musc_jax.neighbors import Neighbors, nearest_neighbors
 from musc_jax.rescoring import rescore
-from musc_jax.sampling import farthest_point_sampling
+from musc_jax.version1 import lnamd_grid
 
 __version__ = "0.1.0"
 

@@ -1,4 +1,4 @@
-"""Similarity-weighted neighbourhood aggregation: SWPooling and SNAMD (paper III-B), and version 1's LNAMD.
+"""Similarity-weighted neighbourhood aggregation: SWPooling and SNAMD (paper III-B).
 
 A token takes up the tokens around it, each weighted by how similar it is. A neighbourhood of several sizes (degrees)
 makes defects of several sizes stand out; the weights keep a small defect from being diluted by the normal surface
@@ -21,43 +21,46 @@ from musc_jax._arrays import (
     expect_variant,
     safe_norm,
     same_dtype,
-    smallest,
     square_side,
     unit,
 )
+from musc_jax.kernels import operation
 
 
-def _window_sums(
-    grid: jax.Array, weights: Sequence[jax.Array] | None, radius: int
-) -> tuple[jax.Array, jax.Array | float]:
-    """Weighted sum of the (2 radius + 1)^2 neighbours of each cell, and the sum of the weights."""
+@operation("window_pooling")
+def window_pooling(
+    grid: jax.Array, *, degrees: tuple[int, ...], by_count: bool, similarity_weighting: bool
+) -> jax.Array:
+    """The mean over the degrees r of each token's weighted mean over its r x r window (eq. 5-6).
+
+    Args:
+        grid: Tokens (h, w, C); around them lie zeros, which count as neighbours.
+        degrees: Window sides, odd.
+        by_count: Divide by the number of neighbours instead of the sum of the weights.
+        similarity_weighting: Weigh a neighbour by exp(-||F(n) - F(m)||); else by 1.
+    """
     height, width, _ = grid.shape
-    padded = jnp.pad(grid, ((radius, radius), (radius, radius), (0, 0)))
-    side = 2 * radius + 1
-    total = jnp.zeros_like(grid)
-    norm: jax.Array | float = 0.0
-    for offset in range(side * side):
-        row, column = divmod(offset, side)
-        neighbor = padded[row : row + height, column : column + width]
-        weight: jax.Array | float = 1.0 if weights is None else weights[offset]
-        total, norm = total + neighbor * weight, norm + weight
-    return total, norm
+    pooled = jnp.zeros_like(grid)
+    for degree in degrees:
+        radius = degree // 2
+        padded = jnp.pad(grid, ((radius, radius), (radius, radius), (0, 0)))
+        offsets = [divmod(offset, degree) for offset in range(degree**2)]
+        neighbors = jnp.stack([padded[row : row + height, column : column + width] for row, column in offsets])
+        weights = jnp.ones((*neighbors.shape[:3], 1), grid.dtype)
+        if similarity_weighting:
+            weights = jnp.exp(-safe_norm(neighbors - grid[None], keepdims=True))
+        total = (weights * neighbors).sum(axis=0)
+        pooled = pooled + total / (degree**2 if by_count else weights.sum(axis=0))
+    return pooled / len(degrees)
 
 
-def _similarities(grid: jax.Array, radius: int) -> list[jax.Array]:
-    """exp(-||F(n) - F(m)||) for each offset of a window, each (h, w, 1); outside the grid F(n) is zero (eq. 5)."""
-    height, width, _ = grid.shape
-    padded = jnp.pad(grid, ((radius, radius), (radius, radius), (0, 0)))
-    side = 2 * radius + 1
-    return [
-        jnp.exp(
-            -safe_norm(
-                padded[row : row + height, column : column + width] - grid,
-                keepdims=True,
-            )
-        )
-        for row, column in (divmod(offset, side) for offset in range(side * side))
-    ]
+@operation("nearest_groups")
+def nearest_groups(centers: jax.Array, *, k: int) -> jax.Array:
+    """Indices (G, k) of the nearest centres of each centre, itself first even where centres coincide."""
+    d = centers[:, None] - centers[None]
+    squared = d[..., 0] ** 2 + d[..., 1] ** 2 + d[..., 2] ** 2
+    itself = jnp.eye(len(centers), dtype=bool)
+    return jax.lax.top_k(-jnp.where(itself, -1, squared), k)[1]
 
 
 def snamd_grid(
@@ -66,6 +69,7 @@ def snamd_grid(
     degrees: Sequence[int] = (1, 3, 5),
     variant: str = "released",
     similarity_weighting: bool = True,
+    implementation: str = "auto",
 ) -> Float[jax.Array, "M C"]:
     """SNAMD on the square token grid of an image (paper eq. 5-6).
 
@@ -77,12 +81,13 @@ def snamd_grid(
         degrees: Window sides, odd.
         variant: "released" divides by the sum of the weights, "paper" by the number of neighbours (eq. 6 as printed).
         similarity_weighting: False gives every neighbour the weight 1 (the ablation "w/o SWPooling").
+        implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
 
     Returns:
         Unit vectors, in the dtype of `tokens`.
 
     Raises:
-        ValueError: No square grid, an even degree, an unknown variant.
+        ValueError: No square grid, an even degree, an unknown variant or implementation.
     """
     expect_shape("tokens", tokens, (None, None))
     expect_variant(variant)
@@ -90,17 +95,14 @@ def snamd_grid(
     wide, dtype = as_float(tokens)
     side = square_side(wide.shape[0])
     grid = wide.reshape(side, side, -1)
-
-    largest = max(degrees) // 2
-    similar = _similarities(grid, largest) if similarity_weighting else None
-    pooled = jnp.zeros_like(grid)
-    for degree in degrees:
-        radius = degree // 2
-        inner = range(largest - radius, largest + radius + 1)
-        weights = similar and [similar[row * (2 * largest + 1) + col] for row in inner for col in inner]
-        total, norm = _window_sums(grid, weights, radius)
-        pooled = pooled + total / (norm if variant == "released" else degree**2)
-    return unit(pooled / len(degrees)).reshape(wide.shape).astype(dtype)
+    pooled = window_pooling(
+        grid,
+        degrees=degrees,
+        by_count=variant == "paper",
+        similarity_weighting=similarity_weighting,
+        implementation=implementation,
+    )
+    return unit(pooled).reshape(wide.shape).astype(dtype)
 
 
 def snamd_points(
@@ -112,6 +114,7 @@ def snamd_points(
     curvature_threshold: float = 0.01,
     variant: str = "released",
     similarity_weighting: bool = True,
+    implementation: str = "auto",
 ) -> Float[jax.Array, "G C"]:
     """SNAMD on the tokens of point groups (paper eq. 5-6).
 
@@ -129,12 +132,13 @@ def snamd_points(
             neighbouring values, which mixes channels; "paper" takes their mean, and divides by the count instead of
             the weights.
         similarity_weighting: False gives every neighbour the weight 1.
+        implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
 
     Returns:
         Aggregated tokens, not normalised again, in the dtype of `tokens`.
 
     Raises:
-        ValueError: Wrong shapes, a degree below 1 or above G, an unknown variant.
+        ValueError: Wrong shapes, a degree below 1 or above G, an unknown variant or implementation.
     """
     expect_shape("tokens", tokens, (None, None))
     count = tokens.shape[0]
@@ -148,7 +152,7 @@ def snamd_points(
     wide, centers, curvature = same_dtype(tokens, centers, curvature)
     wide = unit(wide)
 
-    near = _nearest_centers(centers, max(degrees))
+    near = nearest_groups(jax.lax.stop_gradient(centers), k=max(degrees), implementation=implementation)
     neighbors = wide[near]
     if similarity_weighting:
         weights = jnp.exp(-safe_norm(neighbors - wide[:, None], keepdims=True))
@@ -165,39 +169,3 @@ def snamd_points(
         mixed = sum(pooled[1:], start=pooled[0]) / len(degrees)
     rough = curvature >= curvature_threshold
     return jnp.where(rough[:, None], wide, mixed).astype(dtype)
-
-
-def _nearest_centers(centers: jax.Array, k: int) -> jax.Array:
-    """Indices (G, k) of the nearest centres, each group itself first even where centres coincide."""
-    centers = jax.lax.stop_gradient(centers)
-    count = len(centers)
-
-    def one(index: jax.Array) -> jax.Array:
-        difference = centers - centers[index][None]
-        squared = difference[:, 0] ** 2 + difference[:, 1] ** 2 + difference[:, 2] ** 2
-        return smallest(squared.at[index].set(-1), k)[1]
-
-    return jax.lax.map(one, jnp.arange(count), batch_size=min(128, count))
-
-
-def lnamd_grid(tokens: Float[Array, "M C"], *, degree: int) -> Float[jax.Array, "M C"]:
-    """LNAMD of MuSc version 1 (ICLR 2024): layer norm of the whole grid, plain r x r mean, L2 norm.
-
-    Args:
-        tokens: Tokens of one stage in row order; M must be a square.
-        degree: Window side r, odd. The border is padded with zeros, which count.
-
-    Returns:
-        Unit vectors, in the dtype of `tokens`. The layer norm runs over channels and positions together (eps 1e-5).
-
-    Raises:
-        ValueError: No square grid, an even degree.
-    """
-    expect_shape("tokens", tokens, (None, None))
-    (degree,) = _options.wholes("degree", (degree,), lowest=1, odd=True)
-    wide, dtype = as_float(tokens)
-    side = square_side(wide.shape[0])
-    centered = wide - wide.mean()
-    normal = centered * jax.lax.rsqrt(jnp.mean(centered**2) + 1e-5)
-    total, _ = _window_sums(normal.reshape(side, side, -1), None, degree // 2)
-    return unit(total / degree**2).reshape(wide.shape).astype(dtype)

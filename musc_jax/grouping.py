@@ -1,4 +1,9 @@
-"""Iterative point grouping: point groups that lie on one surface (paper III-A, eq. 1-4)."""
+"""Point groups that lie on one surface (paper III-A, eq. 1-4).
+
+Centres by farthest point sampling, their nearest neighbours, the curvature there, and iterative point grouping (IPG).
+3-D distances are direct differences throughout: on an organised grid the expanded form |a|^2 + |b|^2 - 2ab picks other
+points.
+"""
 
 from typing import NamedTuple
 
@@ -17,11 +22,205 @@ from musc_jax._arrays import (
     is_known,
     points_and_mask,
     safe_norm,
-    smallest,
+    same_dtype,
 )
-from musc_jax.neighbors import nearest_neighbors
+from musc_jax.kernels import operation
 
-_GROUPS_AT_ONCE = 64
+# ---- The operations, plainly
+
+
+def _squared(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Squared distances between points (..., 3)."""
+    d = a - b
+    return d[..., 0] ** 2 + d[..., 1] ** 2 + d[..., 2] ** 2
+
+
+@operation("farthest_points")
+def farthest_points(points: jax.Array, candidates: jax.Array, start: jax.Array, *, num: int) -> jax.Array:
+    """Indices of `num` points, from `start` on each the candidate farthest from those before; ties to the lowest index.
+
+    Without any candidate the start repeats.
+    """
+
+    def pick_next(state: tuple[jax.Array, jax.Array], _: None) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+        distance, last = state
+        distance = jnp.minimum(distance, _squared(points, points[last][None]))
+        farthest = jnp.argmax(jnp.where(candidates, distance, -1)).astype(jnp.int32)
+        chosen = jnp.where(jnp.any(candidates), farthest, start)
+        return (distance, chosen), chosen
+
+    far = jnp.full(len(points), jnp.inf, points.dtype)
+    rest = jax.lax.scan(pick_next, (far, start), None, length=num - 1)[1]
+    return jnp.concatenate([start[None], rest])
+
+
+@operation("nearest_points")
+def nearest_points(queries: jax.Array, points: jax.Array, valid: jax.Array, *, k: int) -> tuple[jax.Array, jax.Array]:
+    """(squared distances, indices) (Q, k) of the k nearest valid points of each query, ties to the lower index.
+
+    Where there are fewer than k, the last distances are infinite.
+    """
+
+    def one(query: jax.Array) -> tuple[jax.Array, jax.Array]:
+        negated, index = jax.lax.top_k(-jnp.where(valid, _squared(query[None], points), jnp.inf), k)
+        return -negated, index
+
+    return jax.lax.map(one, queries)
+
+
+@operation("group_expansion")
+def group_expansion(
+    points: jax.Array,
+    valid: jax.Array,
+    near: jax.Array,
+    rough: jax.Array,
+    *,
+    group_size: int,
+    k_iter: int,
+    variant: str,
+) -> jax.Array:
+    """(G, K) points of each group: its K nearest, or where it is rough what it grows to from its nearest (eq. 3-4).
+
+    Args:
+        points: The cloud (P, 3).
+        valid: Which points count.
+        near: (G, 2K) the nearest points of each centre, itself first.
+        rough: (G,) groups to be expanded.
+        group_size: K.
+        k_iter: Points to start with and to add a step.
+        variant: "released" or "paper".
+    """
+    size, steps = min(k_iter, group_size), []
+    while size < group_size:
+        steps.append(min(k_iter, group_size - size))
+        size += steps[-1]
+
+    def released(pool: jax.Array) -> jax.Array:
+        """New members by the smallest (member, candidate) distances of the pool, one for each: a point may repeat."""
+        taken = jnp.arange(len(pool)) < k_iter
+        usable = jnp.arange(len(pool)) < valid.sum()  # behind the valid points the first one repeats
+        members = jnp.arange(k_iter, dtype=jnp.int32)
+        for add in steps:
+            distance = _squared(points[pool[members]][:, None], points[pool][None])
+            negated, pair = jax.lax.top_k(-jnp.where(usable & ~taken, distance, jnp.inf).reshape(-1), add)
+            new = jnp.where(jnp.isfinite(negated), pair % len(pool), 0)  # the centre, where no candidate is left
+            taken, members = taken.at[new].set(True), jnp.concatenate([members, new])
+        return pool[members]
+
+    def paper(pool: jax.Array) -> jax.Array:
+        """New members by their distance to the group, out of the whole cloud, each at most once."""
+        members = pool[:k_iter]
+        for add in steps:
+            distance = jax.lax.map(lambda member: _squared(points[member][None], points), members).min(axis=0)
+            taken = jnp.zeros(len(points), bool).at[members].set(True)
+            negated, new = jax.lax.top_k(-jnp.where(valid & ~taken, distance, jnp.inf), add)
+            members = jnp.concatenate([members, jnp.where(jnp.isfinite(negated), new, pool[0])])
+        return members
+
+    def one(group: tuple[jax.Array, jax.Array]) -> jax.Array:
+        pool, is_rough = group
+        return jnp.where(is_rough, (released if variant == "released" else paper)(pool), pool[:group_size])
+
+    return jax.lax.map(one, (near, rough))
+
+
+# ---- Centres and neighbours
+
+
+class Neighbors(NamedTuple):
+    """Nearest neighbours of Q queries, nearest first."""
+
+    indices: Int[jax.Array, "Q k"]
+    """Positions in `points`."""
+    distances: Float[jax.Array, "Q k"]
+    """Euclidean distances, in the unit of the points."""
+
+
+def farthest_point_sampling(
+    points: Float[Array, "P 3"],
+    num: int,
+    *,
+    candidates: Bool[Array, "P"] | None = None,
+    start: int | Int[Array, ""] = 0,
+    implementation: str = "auto",
+) -> Int[jax.Array, "num"]:
+    """Picks `num` points, each the farthest from those picked before.
+
+    Args:
+        points: Coordinates, any unit. Those that are neither candidate nor start may hold anything, NaN included.
+        num: How many to pick (static).
+        candidates: Which points may be picked; all by default. The released program never picks a point whose squared
+            norm is at most 1e-3 after a cloud was brought to the unit sphere; that rule is the caller's to state here.
+        start: Index of the first pick, 0 to P - 1 (behind `jit` or `vmap` the nearest of these counts). It is picked
+            whether it is a candidate or not.
+        implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
+
+    Returns:
+        Indices into `points`, in the order of picking. Ties go to the lowest index. When the candidates run out, the
+        lowest-index candidate repeats; with no candidate at all, the start does.
+
+    Raises:
+        ValueError: Wrong shapes, `num` below 1, no points, a start out of range, an unknown implementation.
+    """
+    num = _options.whole("num", num, lowest=1)
+    expect_shape("points", points, (None, 3))
+    count = jnp.shape(points)[0]
+    if not count:
+        raise ValueError("empty cloud: expected at least one point, received none")
+    start = as_index("start", start, count)
+    expect_shape("start", start, ())
+    if candidates is None:
+        candidates = jnp.ones(count, bool)
+    expect_shape("candidates", candidates, (count,))
+    candidates = jnp.asarray(candidates).astype(bool)
+    points, _ = points_and_mask(points, candidates | (jnp.arange(count, dtype=jnp.int32) == start))
+    points = jax.lax.stop_gradient(points)
+    return farthest_points(points, candidates, start, num=num, implementation=implementation)
+
+
+def nearest_neighbors(
+    queries: Float[Array, "Q 3"],
+    points: Float[Array, "P 3"],
+    k: int,
+    *,
+    valid: Bool[Array, "P"] | None = None,
+    implementation: str = "auto",
+) -> Neighbors:
+    """The k nearest points of each query, exact.
+
+    Args:
+        queries: Where to look from.
+        points: Where to look, in any order. Invalid points may hold anything, NaN included.
+        k: How many (static).
+        valid: Which points count; all by default.
+        implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
+
+    Returns:
+        Indices and Euclidean distances, nearest first, ties by index. With fewer than k valid points the remaining
+        slots repeat slot 0. Distances are differentiable, with gradient 0 where a query meets its neighbour.
+
+    Raises:
+        ValueError: Wrong shapes, `k` below 1, an empty cloud, an unknown implementation.
+    """
+    expect_shape("queries", queries, (None, 3))
+    k = _options.whole("k", k, lowest=1)
+    points, mask = points_and_mask(points, valid)
+    queries, points = same_dtype(queries, points)
+    at, among = jax.lax.stop_gradient(queries), jax.lax.stop_gradient(points)
+    available = min(k, len(points))
+    if at.shape[0] == 0:
+        empty = np.zeros((0, k), np.int32)
+        return Neighbors(jnp.asarray(empty), jnp.asarray(empty, points.dtype))
+    squared, indices = nearest_points(at, among, mask, k=available, implementation=implementation)
+    found = jnp.isfinite(squared)
+    if available < k:
+        indices = jnp.pad(indices, ((0, 0), (0, k - available)))
+        found = jnp.pad(found, ((0, 0), (0, k - available)))
+    indices = jnp.where(found, indices, indices[:, :1])
+    return Neighbors(indices, safe_norm(points[indices] - queries[:, None]))
+
+
+# ---- Curvature and iterative point grouping
 
 
 class PointGroups(NamedTuple):
@@ -64,60 +263,6 @@ def curvature(neighbors: Float[Array, "*G K 3"], center: Float[Array, "*G 3"]) -
     return (eigenvalues[..., 0] / (eigenvalues.sum(axis=-1) + 1e-12)).astype(dtype)
 
 
-def _steps(group_size: int, k_iter: int) -> list[int]:
-    """How many points each expansion step adds."""
-    size, steps = min(k_iter, group_size), []
-    while size < group_size:
-        steps.append(min(k_iter, group_size - size))
-        size += steps[-1]
-    return steps
-
-
-def _squared(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Squared distances (A, B) by direct differences."""
-    d = a[:, None] - b[None]
-    return d[..., 0] ** 2 + d[..., 1] ** 2 + d[..., 2] ** 2
-
-
-def _expand_released(pool: jax.Array, usable: jax.Array, group_size: int, k_iter: int) -> jax.Array:
-    """One group by the released program's rule: (K,) slots of the pool.
-
-    The added points come from the smallest (member, candidate) distances, one point per pair, so that a candidate can
-    come several times. Repeats stay members and count. When no candidate is left, the centre (slot 0) repeats.
-    """
-    size = len(pool)
-    members = jnp.arange(min(k_iter, group_size), dtype=jnp.int32)
-    taken = jnp.arange(size) < len(members)
-    for add in _steps(group_size, k_iter):
-        open_ = usable & ~taken
-        distance = jnp.where(open_[None], _squared(pool[members], pool), jnp.inf)
-        nearest, pair = smallest(distance.reshape(-1), add)
-        new = jnp.where(jnp.isfinite(nearest), pair % size, 0)
-        taken = taken.at[new].set(True)
-        members = jnp.concatenate([members, new])
-    return members
-
-
-def _expand_paper(pool: jax.Array, usable: jax.Array, group_size: int, k_iter: int) -> tuple[jax.Array, jax.Array]:
-    """One group by the printed rule (eq. 3-4), out of its pool: (K,) slots, and the distance of the last one added.
-
-    Each candidate is added at most once, by its distance to the group. The last distance, the largest over the steps,
-    tells whether a point outside the pool could have come first.
-    """
-    members = jnp.arange(min(k_iter, group_size), dtype=jnp.int32)
-    taken = jnp.arange(len(pool)) < len(members)
-    new, worst = members, jnp.zeros((), pool.dtype)
-    to_group = jnp.full(len(pool), jnp.inf, pool.dtype)
-    for add in _steps(group_size, k_iter):
-        to_group = jnp.minimum(to_group, _squared(pool[new], pool).min(axis=0))
-        nearest, new = smallest(jnp.where(usable & ~taken, to_group, jnp.inf), add)
-        worst = jnp.maximum(worst, nearest[-1])
-        new = jnp.where(jnp.isfinite(nearest), new, 0)
-        taken = taken.at[new].set(True)
-        members = jnp.concatenate([members, new])
-    return members, jnp.sqrt(worst)
-
-
 def iterative_point_grouping(
     points: Float[Array, "P 3"],
     centers: Int[Array, "G"],
@@ -128,6 +273,7 @@ def iterative_point_grouping(
     valid: Bool[Array, "P"] | None = None,
     variant: str = "released",
     expansion: bool = True,
+    implementation: str = "auto",
 ) -> PointGroups:
     """IPG: the points of each group, kept on one surface where the surface bends (paper eq. 1-4).
 
@@ -146,6 +292,7 @@ def iterative_point_grouping(
             smallest (member, candidate) distances it has. "paper": every point of the cloud is a candidate and comes
             at most once.
         expansion: False keeps every group at its K nearest points (the ablation "w/o IPG").
+        implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
 
     Returns:
         Indices, and curvature in the dtype of `points`. A cloud with fewer than K valid points fills the groups by
@@ -153,7 +300,7 @@ def iterative_point_grouping(
 
     Raises:
         ValueError: Wrong shapes, sizes below their minimum, an empty cloud, centres out of range or invalid, an unknown
-            variant.
+            variant or implementation.
     """
     expect_shape("centers", centers, (None,))
     expect_variant(variant)
@@ -167,104 +314,19 @@ def iterative_point_grouping(
         if invalid.any():
             raise ValueError(f"centers: expected valid points, received {np.asarray(given)[invalid][0]}, which is not")
     at = points[centers]
-    near = nearest_neighbors(at, points, 2 * group_size, valid=mask)
-    bend = curvature(points[near.indices[:, 1:group_size]], at)
-    groups = near.indices[:, :group_size]
+    # The 2K nearest points, the centre first: the group, its curvature, and what it may be expanded by.
+    near = nearest_neighbors(at, points, 2 * group_size, valid=mask, implementation=implementation).indices
+    bend = curvature(points[near[:, 1:group_size]], at)
+    groups = near[:, :group_size]
     if expansion and k_iter < group_size and len(centers):
-        fixed = jax.lax.stop_gradient(points)
-        rough = bend >= curvature_threshold
-        groups = _expand_groups(fixed, mask, near.indices, groups, rough, k_iter, variant)
-    return PointGroups(groups, bend.astype(dtype))
-
-
-def _expand_groups(
-    points: jax.Array,
-    mask: jax.Array,
-    pools: jax.Array,
-    groups: jax.Array,
-    rough: jax.Array,
-    k_iter: int,
-    variant: str,
-) -> jax.Array:
-    """Replaces the groups marked rough by expanded ones; only those cost anything."""
-    count, group_size = groups.shape
-    pool_size = pools.shape[1]
-    num_valid = mask.sum()
-    # Slots beyond the valid points repeat the first and are no candidates.
-    usable = jnp.arange(pool_size) < num_valid
-    step = min(_GROUPS_AT_ONCE, count)
-    todo = jnp.argsort(~rough)
-    num_rough = rough.sum()
-
-    def released(rows: jax.Array) -> jax.Array:
-        slots = jax.vmap(lambda pool: _expand_released(points[pool], usable, group_size, k_iter))(pools[rows])
-        return jnp.take_along_axis(pools[rows], slots, axis=1)
-
-    def paper(rows: jax.Array) -> jax.Array:
-        # Candidates in the order of the cloud, behind the first k_iter members: equal distances go to the lower index.
-        head = pools[rows][:, :k_iter]
-        tail = jnp.where(usable[None, k_iter:], pools[rows][:, k_iter:], len(points))
-        tail = jnp.minimum(jnp.sort(tail, axis=1), len(points) - 1)
-        ordered = jnp.concatenate([head, tail], axis=1)
-        slots, last = jax.vmap(lambda pool: _expand_paper(points[pool], usable, group_size, k_iter))(ordered)
-        picked = jnp.take_along_axis(ordered, slots, axis=1)
-        if len(points) <= pool_size:
-            return picked
-        # A point outside the pool is at least `reach` from the centre, and so at least reach - spread from a member.
-        center = points[pools[rows][:, 0]]
-        reach = safe_norm(points[pools[rows][:, -1]] - center)
-        spread = safe_norm(points[picked] - center[:, None]).max(axis=1)
-        certain = (last * (1 + 1e-5) < reach - spread) | (num_valid <= pool_size)
-        return jax.lax.cond(
-            jnp.all(certain | ~rough[rows]),
-            lambda: picked,
-            lambda: _expand_in_cloud(points, mask, head, picked, ~certain & rough[rows], group_size, k_iter),
+        groups = group_expansion(
+            jax.lax.stop_gradient(points),
+            mask,
+            near,
+            bend >= curvature_threshold,
+            group_size=group_size,
+            k_iter=k_iter,
+            variant=variant,
+            implementation=implementation,
         )
-
-    expand = released if variant == "released" else paper
-
-    def some(state: tuple) -> tuple:
-        done, groups = state
-        rows = todo[jnp.minimum(done + jnp.arange(step), count - 1)]
-        kept = jnp.where(rough[rows][:, None], expand(rows), groups[rows])
-        return done + step, groups.at[rows].set(kept)
-
-    start = jnp.zeros_like(num_rough)
-    return jax.lax.while_loop(lambda state: state[0] < num_rough, some, (start, groups))[1]
-
-
-def _expand_in_cloud(
-    points: jax.Array,
-    mask: jax.Array,
-    head: jax.Array,
-    picked: jax.Array,
-    wanted: jax.Array,
-    group_size: int,
-    k_iter: int,
-) -> jax.Array:
-    """The printed rule with every point of the cloud as a candidate, for the few groups whose pool was too small."""
-
-    def one(start: jax.Array) -> jax.Array:
-        members, new = start, start
-        taken = jnp.zeros(len(points), bool).at[start].set(True)
-        to_group = jnp.full(len(points), jnp.inf, points.dtype)
-        for add in _steps(group_size, k_iter):
-
-            def nearer(so_far: jax.Array, member: jax.Array) -> tuple[jax.Array, None]:
-                return jnp.minimum(so_far, _squared(points[member][None], points)[0]), None
-
-            to_group, _ = jax.lax.scan(nearer, to_group, new)
-            nearest, new = smallest(jnp.where(mask & ~taken, to_group, jnp.inf), add)
-            new = jnp.where(jnp.isfinite(nearest), new, members[0]).astype(members.dtype)
-            taken = taken.at[new].set(True)
-            members = jnp.concatenate([members, new])
-        return members
-
-    todo = jnp.argsort(~wanted)
-
-    def repeat(state: tuple) -> tuple:
-        done, groups = state
-        return done + 1, groups.at[todo[done]].set(one(head[todo[done]]))
-
-    count = wanted.sum()
-    return jax.lax.while_loop(lambda s: s[0] < count, repeat, (jnp.zeros_like(count), picked))[1]
+    return PointGroups(groups, bend.astype(dtype))

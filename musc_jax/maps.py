@@ -17,13 +17,22 @@ from musc_jax._arrays import (
     points_and_mask,
     safe_norm,
     same_dtype,
-    smallest,
 )
-from musc_jax.neighbors import Blocks, box_distances, spatial_blocks
+from musc_jax.kernels import operation
 
 _CENTERS_PER_POINT = 3
-# Blocks of points look at so many centres; a block that is not certified looks at all of them.
-_VISITED_CENTERS = 48
+
+
+@operation("nearest_centers")
+def nearest_centers(points: jax.Array, valid: jax.Array, centers: jax.Array, *, k: int) -> jax.Array:
+    """Indices (P, k) of the k nearest centres of each point, ties to the lower index; of invalid points, anything."""
+    del valid
+
+    def one(point: jax.Array) -> jax.Array:
+        d = centers - point[None]
+        return jax.lax.top_k(-(d[:, 0] ** 2 + d[:, 1] ** 2 + d[:, 2] ** 2), k)[1]
+
+    return jax.lax.map(one, points)
 
 
 def _apply(rows: np.ndarray, image: jax.Array, columns: np.ndarray) -> jax.Array:
@@ -61,55 +70,13 @@ def upsample_grid(grid: Float[Array, "h w"], size: int) -> Float[jax.Array, "siz
     return _apply(rows, wide, columns).astype(dtype)
 
 
-def _three_nearest(blocks: Blocks, centers: jax.Array) -> jax.Array:
-    """Indices (B, 64, 3) of the 3 nearest centres of every point, exact.
-
-    The dual of the neighbour search: a block's box bounds the distance of its points to every centre, so a block looks
-    only at the centres nearest to its box.
-    """
-    num_centers = len(centers)
-    k = min(_CENTERS_PER_POINT, num_centers)
-    visited = min(_VISITED_CENTERS, num_centers)
-
-    def nearest(points: jax.Array, among: jax.Array) -> tuple[jax.Array, jax.Array]:
-        difference = points[:, None] - centers[among][None]
-        squared = difference[..., 0] ** 2 + difference[..., 1] ** 2 + difference[..., 2] ** 2
-        slots, last = [], squared[:, :1]
-        # Three passes of a plain minimum beat a top_k of so few out of so few.
-        for _ in range(k):
-            last = squared.min(axis=1, keepdims=True)
-            slot = jnp.min(jnp.where(squared == last, jnp.arange(len(among))[None], len(among)), axis=1)
-            slots.append(slot)
-            squared = jnp.where(jnp.arange(len(among))[None] == slot[:, None], jnp.inf, squared)
-        return among[jnp.stack(slots, axis=-1)], last[:, 0]
-
-    def one_block(block: tuple) -> tuple[jax.Array, jax.Array]:
-        points, valid, bounds = block
-        bound, among = smallest(bounds, min(visited + 1, num_centers))
-        index, third = nearest(points, jnp.sort(among[:visited]))
-        if visited == num_centers:
-            return index, jnp.array(True)
-        return index, jnp.all(jnp.where(valid, third * (1 + 1e-5) < bound[visited], True))
-
-    bounds = box_distances(centers, blocks).T
-    index, certified = jax.lax.map(one_block, (blocks.points, blocks.valid, bounds), batch_size=16)
-    todo = jnp.argsort(certified)
-
-    def repeat(state: tuple) -> tuple:
-        done, index = state
-        row = todo[done]
-        return done + 1, index.at[row].set(nearest(blocks.points[row], jnp.arange(num_centers, dtype=index.dtype))[0])
-
-    open_ = jnp.sum(~certified)
-    return jax.lax.while_loop(lambda s: s[0] < open_, repeat, (jnp.zeros_like(open_), index))[1]
-
-
 def interpolate_points(
     points: Float[Array, "P 3"],
     centers: Float[Array, "G 3"],
     values: Float[Array, "G"],
     *,
     valid: Bool[Array, "P"] | None = None,
+    implementation: str = "auto",
 ) -> Float[jax.Array, "P"]:
     """Each point takes the mean of the values of its 3 nearest centres, weighted by 1 / (d^2 + 1e-8).
 
@@ -118,12 +85,13 @@ def interpolate_points(
         centers: Group centres, in the unit of the points.
         values: A score for each group. With fewer than 3 groups all of them are used.
         valid: Which points count; all by default.
+        implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
 
     Returns:
         Values in the dtype of `values`; differentiable with respect to all three.
 
     Raises:
-        ValueError: Wrong shapes, no centre, an empty cloud.
+        ValueError: Wrong shapes, no centre, an empty cloud, an unknown implementation.
     """
     expect_shape("centers", centers, (None, 3))
     expect_shape("values", values, (centers.shape[0],))
@@ -133,12 +101,9 @@ def interpolate_points(
     dtype = as_float(values)[1]
     points, centers, values = same_dtype(points, centers, values)
 
-    blocks = spatial_blocks(jax.lax.stop_gradient(points), mask)
-    by_block = _three_nearest(blocks, jax.lax.stop_gradient(centers))
-    # The last block may hold the last point several times, each time with the same answer.
-    index = jnp.zeros((len(points), by_block.shape[-1]), by_block.dtype)
-    index = index.at[blocks.positions.reshape(-1)].set(by_block.reshape(-1, by_block.shape[-1]))
-
+    at, among = jax.lax.stop_gradient(points), jax.lax.stop_gradient(centers)
+    k = min(_CENTERS_PER_POINT, len(among))
+    index = nearest_centers(at, mask, among, k=k, implementation=implementation)
     distance = safe_norm(centers[index] - points[:, None])
     weight = 1 / (distance**2 + 1e-8)
     weight = weight / weight.sum(axis=1, keepdims=True)
@@ -193,6 +158,7 @@ def point_map(
     size: int,
     sigma: float = 4.0,
     valid: Bool[Array, "P"] | None = None,
+    implementation: str = "auto",
 ) -> Float[jax.Array, "size size"]:
     """Anomaly map of a cloud: group scores interpolated to its points, written at their pixels, blurred.
 
@@ -205,20 +171,22 @@ def point_map(
         size: Side of the map in pixels (static).
         sigma: Of the blur, in pixels.
         valid: Which points count; all by default.
+        implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
 
     Returns:
         The map in the dtype of `values`; 0, before the blur, where there is no point. The released program passes
         through 8 bits at the blur; this does not.
 
     Raises:
-        ValueError: Wrong shapes, no centre, an empty cloud, a size below 1, pixels out of range.
+        ValueError: Wrong shapes, no centre, an empty cloud, a size below 1, pixels out of range, an unknown
+            implementation.
     """
     expect_shape("pixels", pixels, (points.shape[0],))
     if valid is not None:
         expect_shape("valid", valid, (points.shape[0],))
     size = _options.whole("size", size, lowest=1)
     pixels = as_index("pixels", pixels, size * size, where=valid)
-    at_points = interpolate_points(points, centers, values, valid=valid)
+    at_points = interpolate_points(points, centers, values, valid=valid, implementation=implementation)
     if valid is not None:
         pixels = jnp.where(jnp.asarray(valid).astype(bool), pixels, size * size)
     image = jnp.zeros(size * size, at_points.dtype).at[pixels].set(at_points, mode="drop")

@@ -12,11 +12,12 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int, UInt8
 
 from musc_jax._arrays import Array, all_finite, join_stages
-from musc_jax.aggregation import lnamd_grid, snamd_grid
+from musc_jax.aggregation import snamd_grid
 from musc_jax.config import Config
 from musc_jax.execution.devices import everywhere, over_devices
 from musc_jax.execution.feature_store import FeatureStore, StoredArray, StoreWriter
 from musc_jax.execution.programs import Programs
+from musc_jax.version1 import lnamd_grid
 
 # Images go through the backbone this many at a time. One keeps a CPU's caches warm; a GPU wants more, and gets it.
 _IMAGES_AT_ONCE = {"cpu": 1}

@@ -17,8 +17,7 @@ from musc_jax.data.sample import SampleError
 from musc_jax.execution.devices import everywhere, over_devices
 from musc_jax.execution.feature_store import FeatureStore, StoredArray, StoreWriter
 from musc_jax.execution.programs import Programs
-from musc_jax.grouping import iterative_point_grouping
-from musc_jax.sampling import farthest_point_sampling
+from musc_jax.grouping import farthest_point_sampling, iterative_point_grouping
 
 
 class PointFeatures(NamedTuple):

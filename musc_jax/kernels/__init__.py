@@ -23,7 +23,16 @@ from typing import Any, NamedTuple
 
 import jax
 
-from musc_jax.kernels import lowest_mean, pair_minima, rank_matching
+from musc_jax.kernels import (
+    farthest_points,
+    group_expansion,
+    lowest_mean,
+    nearest_centers,
+    nearest_points,
+    pair_minima,
+    rank_matching,
+    window_pooling,
+)
 
 IMPLEMENTATIONS = ("auto", "plain")
 """auto: the form of the platform. plain: the statements, for tests and for looking closely."""
@@ -44,6 +53,27 @@ class Form(NamedTuple):
 
 
 FORMS: Mapping[str, Mapping[str, Form]] = {
+    "farthest_points": {
+        "default": Form(farthest_points.by_row_maxima, 0, "no argmax over all points: 9 times faster on a CPU"),
+        "cpu": Form(farthest_points.by_rows_in_reach, 0, "and only where a new point can be nearest: 25 times"),
+    },
+    "nearest_points": {
+        "default": Form(
+            nearest_points.by_boxes, 0, "looks into the nearest boxes: 25 times lax.top_k's speed on a CPU"
+        ),
+    },
+    "group_expansion": {
+        "default": Form(group_expansion.rough_ones_alone, 0, "flat groups cost nothing, rough ones go 64 at a time"),
+    },
+    "window_pooling": {
+        "default": Form(window_pooling.by_offsets, 2e-6, "similarities once for all degrees, no window written down"),
+    },
+    "nearest_groups": {
+        "default": Form(nearest_centers.in_batches, 0, "no (G, G, 3) differences"),
+    },
+    "nearest_centers": {
+        "default": Form(nearest_centers.by_blocks_of_points, 0, "a block of points looks at the 48 nearest centres"),
+    },
     "lowest_mean": {
         "default": Form(
             lowest_mean.by_bisection, 1e-6, "counting passes instead of a sort: 9 times lax.top_k's speed on a CPU"

@@ -1,9 +1,9 @@
-"""Exact nearest neighbours in a cloud of 3-D points, without all distances.
+"""Exact nearest neighbours in a cloud of 3-D points, without all distances (operation `nearest_points`).
 
-Points are sorted along one axis and cut into strips, each strip is sorted along another and cut into blocks of 64 with
-their bounding boxes. A query looks only at the blocks whose boxes are nearest. The distance to the next box bounds
-everything left out, so the answer is either certified or the query is repeated against all points. 3-D distances are
-direct differences throughout: on an organised grid the expanded form |a|^2 + |b|^2 - 2ab picks other points.
+Points are cut into blocks of 64 that lie near each other, each with its bounding box. A query looks only at the blocks
+whose boxes are nearest. The distance to the next box bounds everything left out, so the answer is either certified or
+the query is repeated against all points. 3-D distances are direct differences throughout: on an organised grid the
+expanded form |a|^2 + |b|^2 - 2ab picks other points.
 """
 
 import math
@@ -15,15 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from musc_jax import _options
-from musc_jax._arrays import (
-    Array,
-    expect_shape,
-    points_and_mask,
-    safe_norm,
-    same_dtype,
-    smallest,
-)
+from musc_jax._arrays import smallest
 from musc_jax.kernels.sorting import sort_by_key
 
 BLOCK = 64
@@ -32,15 +24,6 @@ _TIE_MARGIN = 16
 _QUERIES_AT_ONCE = 64
 _RETRIES_AT_ONCE = 16
 _MIN_VISITED = 12
-
-
-class Neighbors(NamedTuple):
-    """Nearest neighbours of Q queries, nearest first."""
-
-    indices: Int[jax.Array, "Q k"]
-    """Positions in `points`."""
-    distances: Float[jax.Array, "Q k"]
-    """Euclidean distances, in the unit of the points."""
 
 
 class Blocks(NamedTuple):
@@ -256,43 +239,8 @@ def _by_blocks(queries: jax.Array, points: jax.Array, valid: jax.Array, k: int) 
     return again(all_points, found, _RETRIES_AT_ONCE)[:2]
 
 
-def nearest_neighbors(
-    queries: Float[Array, "Q 3"],
-    points: Float[Array, "P 3"],
-    k: int,
-    *,
-    valid: Bool[Array, "P"] | None = None,
-) -> Neighbors:
-    """The k nearest points of each query, exact.
-
-    Args:
-        queries: Where to look from.
-        points: Where to look, in any order. Invalid points may hold anything, NaN included.
-        k: How many (static).
-        valid: Which points count; all by default.
-
-    Returns:
-        Indices and Euclidean distances, nearest first, ties by index. With fewer than k valid points the remaining
-        slots repeat slot 0. Distances are differentiable, with gradient 0 where a query meets its neighbour.
-
-    Raises:
-        ValueError: Wrong shapes, `k` below 1, an empty cloud.
-    """
-    expect_shape("queries", queries, (None, 3))
-    k = _options.whole("k", k, lowest=1)
-    points, mask = points_and_mask(points, valid)
-    queries, points = same_dtype(queries, points)
-    at, among = jax.lax.stop_gradient(queries), jax.lax.stop_gradient(points)
-    available = min(k, len(points))
-    if at.shape[0] == 0:
-        empty = np.zeros((0, k), np.int32)
-        return Neighbors(jnp.asarray(empty), jnp.asarray(empty, points.dtype))
+def by_boxes(queries: jax.Array, points: jax.Array, valid: jax.Array, *, k: int) -> tuple[jax.Array, jax.Array]:
+    """Looks into the nearest boxes; in a cloud of few of them at all points."""
     # Below four times what the blocks would visit anyway they save nothing.
     search = _by_blocks if len(points) >= 4 * BLOCK * max(8, 6 * -(-k // BLOCK)) else _brute_force
-    squared, indices = search(at, among, mask, available)
-    found = jnp.isfinite(squared)
-    if available < k:
-        indices = jnp.pad(indices, ((0, 0), (0, k - available)))
-        found = jnp.pad(found, ((0, 0), (0, k - available)))
-    indices = jnp.where(found, indices, indices[:, :1])
-    return Neighbors(indices, safe_norm(points[indices] - queries[:, None]))
+    return search(queries, points, valid, k)

@@ -1,13 +1,9 @@
-"""Farthest point sampling: the centres of the point groups (paper III-A)."""
+"""Farthest point sampling without an argmax over all points (operation `farthest_points`)."""
 
 from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float, Int
-
-from musc_jax import _options
-from musc_jax._arrays import Array, as_index, expect_shape, points_and_mask
 
 # XLA:CPU reduces to a maximum in vector registers but walks an argmax one element at a time. Maxima of rows first, then
 # the argmax of the row maxima and of one row: forty times faster on 50,000 points, the same index.
@@ -16,56 +12,27 @@ _ROW = 256
 _ROWS_AT_ONCE = 16
 
 
-def farthest_point_sampling(
-    points: Float[Array, "P 3"],
-    num: int,
-    *,
-    candidates: Bool[Array, "P"] | None = None,
-    start: int | Int[Array, ""] = 0,
-) -> Int[jax.Array, "num"]:
-    """Picks `num` points, each the farthest from those picked before.
-
-    Args:
-        points: Coordinates, any unit. Those that are neither candidate nor start may hold anything, NaN included.
-        num: How many to pick (static).
-        candidates: Which points may be picked; all by default. The released program never picks a point whose squared
-            norm is at most 1e-3 after a cloud was brought to the unit sphere; that rule is the caller's to state here.
-        start: Index of the first pick, 0 to P - 1 (behind `jit` or `vmap` the nearest of these counts). It is picked
-            whether it is a candidate or not.
-
-    Returns:
-        Indices into `points`, in the order of picking. Ties go to the lowest index. When the candidates run out, the
-        lowest-index candidate repeats; with no candidate at all, the start does.
-
-    Raises:
-        ValueError: Wrong shapes, `num` below 1, no points, a start out of range.
-    """
-    num = _options.whole("num", num, lowest=1)
-    expect_shape("points", points, (None, 3))
-    count = jnp.shape(points)[0]
-    if not count:
-        raise ValueError("empty cloud: expected at least one point, received none")
-    start = as_index("start", start, count)
-    expect_shape("start", start, ())
-    if candidates is None:
-        candidates = jnp.ones(count, bool)
-    expect_shape("candidates", candidates, (count,))
-    candidates = jnp.asarray(candidates).astype(bool)
-    points, _ = points_and_mask(points, candidates | (jnp.arange(count, dtype=jnp.int32) == start))
-    points = jax.lax.stop_gradient(points)
-
+def _in_rows(points: jax.Array, candidates: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Coordinates (3, rows, 256) and candidates (rows, 256), filled up."""
+    count = len(points)
     rows = -(-count // _ROW)
     rows = -(-rows // _ROWS_AT_ONCE) * _ROWS_AT_ONCE
     pad = rows * _ROW - count
     axes = jnp.pad(points, ((0, pad), (0, 0))).T.reshape(3, rows, _ROW)
-    open_ = jnp.pad(candidates, (0, pad)).reshape(rows, _ROW)
-    if rows < 4 * _ROWS_AT_ONCE:
-        rest = _in_full(axes, open_, points, start, num)
-    else:
-        rest = jax.lax.platform_dependent(
-            axes, open_, points, start, cpu=partial(_near_the_last, num=num), default=partial(_in_full, num=num)
-        )
-    return jnp.concatenate([start[None], rest])
+    return axes, jnp.pad(candidates, (0, pad)).reshape(rows, _ROW)
+
+
+def by_row_maxima(points: jax.Array, candidates: jax.Array, start: jax.Array, *, num: int) -> jax.Array:
+    """Every step looks at all points."""
+    axes, open_ = _in_rows(points, candidates)
+    return jnp.concatenate([start[None], _in_full(axes, open_, points, start, num)])
+
+
+def by_rows_in_reach(points: jax.Array, candidates: jax.Array, start: jax.Array, *, num: int) -> jax.Array:
+    """In an organised cloud a step looks only at the rows that a new point can be nearest to."""
+    axes, open_ = _in_rows(points, candidates)
+    search = _in_full if len(open_) < 4 * _ROWS_AT_ONCE else _near_the_last
+    return jnp.concatenate([start[None], search(axes, open_, points, start, num)])
 
 
 def _first_distances(axes: jax.Array, open_: jax.Array) -> jax.Array:
