@@ -59,7 +59,7 @@ FORMS: Mapping[str, Mapping[str, Form]] = {
     },
     "nearest_points": {
         "default": Form(
-            nearest_points.by_boxes, 0, "looks into the nearest boxes: 25 times lax.top_k's speed on a CPU"
+            nearest_points.by_boxes, 0, "looks into the nearest boxes only: 25 times lax.top_k on a CPU"
         ),
     },
     "group_expansion": {
