@@ -58,9 +58,7 @@ FORMS: Mapping[str, Mapping[str, Form]] = {
         "cpu": Form(farthest_points.by_rows_in_reach, 0, "and only where a new point can be nearest: 25 times"),
     },
     "nearest_points": {
-        "default": Form(
-            nearest_points.by_boxes, 0, "looks into the nearest boxes only: 25 times lax.top_k on a CPU"
-        ),
+        "default": Form(nearest_points.by_boxes, 0, "looks into the nearest boxes only: 25 times lax.top_k on a CPU"),
     },
     "group_expansion": {
         "default": Form(group_expansion.rough_ones_alone, 0, "flat groups cost nothing, rough ones go 64 at a time"),
