@@ -188,7 +188,8 @@ def cross_modal_enhancement(
         trust: False sets the trust to 1 (the ablation "w/o lambda").
         valid_2d: Patches that are scored; default all. Others neither enhance nor take a rank, as if they were not
             there; what is returned for them means nothing.
-        valid_3d: The same of the groups. A group on a patch that is not scored is like a patch without a group.
+        valid_3d: The same of the groups; the patch of one that does not count may be anything. A group on a patch that
+            is not scored is like a patch without a group.
         implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
 
     Returns:
@@ -202,7 +203,7 @@ def cross_modal_enhancement(
     expect_implementation(implementation)
     dtypes = as_float(scores_2d)[1], as_float(scores_3d)[1]
     scores_2d, scores_3d = same_dtype(scores_2d, scores_3d)
-    patch = as_index("patch_of_group", patch_of_group, len(scores_2d))
+    patch = as_index("patch_of_group", patch_of_group, len(scores_2d), where=valid_3d)
     to_2d, to_3d = _aligned(scores_2d, scores_3d, patch, valid_3d)
     # A patch without a group holds zeros, which are no scores. Every group has a patch, which may be masked.
     seen_2d, seen_3d = jnp.any(to_2d != 0, axis=1), None

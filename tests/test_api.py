@@ -102,7 +102,7 @@ def _indices():
         ),
         "point_map pixels": (
             lambda i: m.point_map(map_of[0], i, *map_of[1:], size=12, sigma=0.0),
-            np.array([5, 0, 143, 7, 8, 9]),
+            np.array([5, 1, 100, 7, 8, 9]),  # the first and the last pixel are left for what is moved there
             144,
         ),
     }
@@ -171,6 +171,19 @@ def test_pixels_of_invalid_points_may_be_anything():
     np.testing.assert_array_equal(jax.jit(lambda: call(pixels, valid))(), want)
     # Where it is not known which points count, nothing is refused.
     jax.eval_shape(lambda valid: call(pixels, valid), valid)
+
+
+def test_patches_of_masked_groups_may_be_anything():
+    rng = np.random.default_rng(5)
+    two, three = rng.uniform(size=(9, 4)).astype(np.float32), rng.uniform(size=(4, 4)).astype(np.float32)
+    valid, patch = np.array([True, False, True, False]), np.array([3, -1, 8, 99])
+
+    def call(patch):
+        got = m.cross_modal_enhancement(two, three, patch, variant="paper", valid_3d=valid)
+        return got[0], got[1][valid]
+
+    want = jax.jit(call)(np.where(valid, patch, 0))
+    jax.tree.map(np.testing.assert_array_equal, jax.jit(lambda: call(patch))(), want)
 
 
 @pytest.mark.usefixtures("unchecked")
