@@ -14,10 +14,9 @@ from musc_jax.kernels.rounding import common_scale
 from musc_jax.mutual import Finish, Scorers, finish_sample, pair_rows, panel_scores, squared_of_pairs, without_garbage
 from musc_jax.references import References
 
-# A category's pairs go into at most so many calls of one program, so that there is something to report in between,
-_MOST_CALLS = 16
-# but in no smaller parts than this many: starting a program takes as long as a product or two on a GPU.
-_FEWEST_PAIRS = 64
+# Multiplications of a call: seconds on two cores, after which there is something to report, and on a GPU milliseconds,
+# beside which starting a program takes no time.
+_WORK_AT_ONCE = 2e11
 # With few references, so many samples are scored by them at a time.
 _SAMPLES_AT_ONCE = 32
 
@@ -74,7 +73,8 @@ def _tables(
 ) -> tuple[jax.Array, ...]:
     """Squared scores (2, pairs, M) of all pairs in both directions, and of some repeated ones at the end."""
     first, second = np.triu_indices(len(tokens[0]), k=1)
-    calls = max(1, min(_MOST_CALLS, len(first) // _FEWEST_PAIRS))
+    work = len(first) * sum(float(x.shape[1]) ** 2 * x.shape[2] for x in tokens)
+    calls = min(len(first), max(1, round(work / _WORK_AT_ONCE)))
     size = -(-len(first) // calls)
     index = np.minimum(np.arange(calls * size), len(first) - 1)
     wide = [jnp.float32 if x.dtype.itemsize == 2 else x.dtype for x in tokens]

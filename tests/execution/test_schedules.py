@@ -119,13 +119,15 @@ def test_progress_counts_to_its_end(programs, tmp_path):
         assert seen[-1][0] == seen[-1][1], name
 
 
-def test_many_pairs_go_into_several_calls(rng):
-    """More pairs than a call has, and a rest."""
+@pytest.mark.parametrize(("calls", "work"), [(1, 1e9), (3, 136 * 75 / 3), (136, 1)])
+def test_many_pairs_go_into_calls_of_equal_work(rng, monkeypatch, calls, work):
+    """136 pairs of 5 x 5 x 3 multiplications: all at once, with a rest, and one by one."""
+    monkeypatch.setattr(dense, "_WORK_AT_ONCE", work)
     features = rng.normal(size=(17, 5, 3)).astype(np.float32)
     references, seen = draw_references(17), []
     (got,) = dense.score_stage(
         [jnp.asarray(features)], AverageInterval(INTERVAL), references, Machine(Programs()),
         progress=lambda *call: seen.append(call),
     )  # fmt: skip
-    assert seen == [(1, 2), (2, 2)]
+    assert seen == [(i + 1, calls) for i in range(calls)]
     np.testing.assert_allclose(got, by_definition([features], references, interval=INTERVAL)[0], atol=1e-5)
