@@ -12,6 +12,7 @@ results = pipeline.score(samples, config)
 import contextlib
 import tempfile
 from collections.abc import Iterable, Sequence, Sized
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -119,6 +120,14 @@ def classify(
     return np.asarray(rescored), highest
 
 
+def _report_part(
+    progress: Progress, before: int, size: int, whole: int, stage: str, done: int, total: int | None
+) -> None:
+    """Mutual scoring of a part as samples of all parts; the last of them counts when its part is done."""
+    if stage == "mutual scoring" and total:
+        progress("scoring", before + min(size * done // total, size - 1), whole)
+
+
 def score_features(
     features: Features,
     samples: Sequence[Sample],
@@ -148,12 +157,14 @@ def score_features(
         patch_scores = score_patches(features, config, programs, plan=plan, progress=progress)
         maps = make_maps(features, patch_scores, config, programs, progress=progress)
         return Results(list(samples), *classify(features, patch_scores, maps, config, programs), maps, patch_scores)
-    found = []
-    for done, part in enumerate(parts, start=1):
+    found, done, total = [], 0, sum(map(len, parts))
+    for part in parts:
         own = [samples[i] for i in part]
-        found.append(score_features(features.take(part), own, config, programs, plan=plan))
+        within = partial(_report_part, progress, done, len(part), total) if progress else None
+        found.append(score_features(features.take(part), own, config, programs, plan=plan, progress=within))
+        done += len(part)
         if progress:
-            progress("scoring", done, len(parts))
+            progress("scoring", done, total)
     order = np.argsort(np.concatenate(parts))
 
     def together(*values: np.ndarray | jax.Array) -> np.ndarray:

@@ -110,6 +110,19 @@ def test_progress_is_reported(samples, backbones):
     assert seen[-1] == ("maps", 6, 6)
 
 
+def test_progress_of_parts_counts_their_samples(samples, backbones, monkeypatch):
+    """Also within a part: two halves may take minutes each."""
+    monkeypatch.setattr("musc_jax.execution.dense._WORK_AT_ONCE", 1)
+    seen = []
+    config = Config(modality="rgb", image_size=32, image_backbone=backbones["image_backbone"])
+    pipeline.score(samples, config, subsets=2, progress=lambda *call: seen.append(call))
+    scoring = [(done, total) for stage, done, total in seen if stage == "scoring"]
+    assert {stage for stage, *_ in seen} == {"features", "scoring"}
+    assert scoring == sorted(scoring)
+    assert [done for done, _ in dict.fromkeys(scoring)] == [0, 1, 2, 3, 4, 5, 6]
+    assert scoring.count((6, 6)) == 1
+
+
 def test_what_does_not_fit_is_named(samples, backbones):
     config = Config(modality="rgb+points", image_size=32, grouping=GROUPS, **backbones)
     with pytest.raises(ValueError, match="N = 1"):
