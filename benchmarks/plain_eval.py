@@ -11,8 +11,8 @@ import numpy as np
 from benchmarks import plain
 from musc_jax import Config
 from musc_jax.data import Sample
-from musc_jax.execution.point_extraction import normalize_points
 from musc_jax.models import PointTransformerConfig, VitConfig
+from musc_jax.tokens import normalize_points
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -101,7 +101,7 @@ class PlainEval:
     """Jits the JAX statements once; scores samples of one product by each other."""
 
     def __init__(self, config: Config) -> None:
-        config = config.resolved()
+        config = config.resolved().config
         image, points = config.image_backbone, config.point_backbone
         assert image is not None
         assert points is not None

@@ -54,7 +54,7 @@ def pair_operations(shapes: list[tuple[int, int]], stages: int, samples: int) ->
 
 def operations_per_sample(config: Config, samples: int) -> dict[str, float]:
     """What is counted of a run on images and points."""
-    config = config.resolved()
+    config = config.resolved().config
     assert config.image_backbone is not None
     assert config.point_backbone is not None
     assert config.image_size is not None

@@ -16,7 +16,7 @@ import dataclasses
 import importlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,12 +39,11 @@ from musc_jax import metrics as measure
 from musc_jax import pipeline, report
 from musc_jax.config import Config, ConfigError
 from musc_jax.data import DataError, Dataset, Sample, SampleError, open_dataset
-from musc_jax.execution.devices import gather_list
-from musc_jax.execution.extraction import Features, extract
 from musc_jax.execution.feature_store import FeatureStore
 from musc_jax.execution.memory import BudgetError, Plan, return_freed_memory
 from musc_jax.execution.programs import Programs
-from musc_jax.execution.scoring import devices_for, plan_for
+from musc_jax.execution.scoring import plan_for
+from musc_jax.resolved import Resolved
 from musc_jax.storage import atomic
 from musc_jax.subsets import divide, thin_out
 
@@ -95,7 +94,7 @@ def _with_backbones(config: Config, cache_dir: Path) -> Config:
             bar.close()
     if missing:
         raise weights.WeightsError("\nerror: ".join(missing))
-    return dataclasses.replace(config, **found).resolved()
+    return dataclasses.replace(config, **found)
 
 
 def _settings(config: Config, division: options.Division) -> dict[str, Any]:
@@ -188,11 +187,9 @@ class _Scored(NamedTuple):
     """By seed."""
     seconds: dict[str, float]
     """By stage."""
-    skipped: list[SampleError]
-    """Samples that were left out as they could not be scored."""
 
 
-def _parts(samples: list[Sample], division: options.Division, seed: int, category: str) -> list[np.ndarray]:
+def _parts(samples: Sequence[Sample], division: options.Division, seed: int, category: str) -> list[np.ndarray]:
     """The samples that score each other under a seed."""
     chosen = np.arange(len(samples))
     if division.normal_ratio != 1:
@@ -206,30 +203,6 @@ def _parts(samples: list[Sample], division: options.Division, seed: int, categor
             )
     parts = divide(len(chosen), subsets=division.subsets, batch_size=division.batch_size, seed=seed)
     return [chosen[part] for part in parts]
-
-
-def _score_seeds(
-    features: Features,
-    samples: list[Sample],
-    config: Config,
-    division: options.Division,
-    plan: Plan,
-    programs: Programs,
-    bar: ProgressBar,
-    category: str,
-) -> tuple[pipeline.Results, dict[str, dict[str, float | None]]]:
-    """Scores with every seed from the same features; returns the first results and all metrics."""
-    first, values = None, {}
-    for position, seed in enumerate(division.seeds):
-        parts = _parts(samples, division, seed, category)
-        label = f"seed {seed}: " if len(division.seeds) > 1 else ""
-        counted: Callable = lambda stage, done, total, label=label: bar(f"{label}{stage}", done, total)  # noqa: E731
-        results = pipeline.score_features(features, samples, config, programs, parts=parts, plan=plan, progress=counted)
-        with programs.timed("metrics"):
-            values[str(seed)] = _metrics(results) if distributed.is_first() else {}
-        first = results if position == 0 else first
-    assert first is not None
-    return first, values
 
 
 @contextlib.contextmanager
@@ -258,7 +231,7 @@ def feature_store(cache_dir: Path, plan: Plan) -> Iterator[FeatureStore | None]:
 
 
 def _run_category(
-    config: Config,
+    config: Resolved,
     dataset: Dataset,
     category: str,
     division: options.Division,
@@ -267,37 +240,50 @@ def _run_category(
     programs: Programs,
     bar: ProgressBar,
 ) -> _Scored:
-    """Scores one category."""
-    assert config.image_size is not None
+    """Scores one category, with every seed from the same features."""
     programs.seconds.clear()
     total, mesh = len(dataset.names(category)), pipeline.usual_mesh()
     own = range(total) if mesh is None else pipeline.own_share(total, mesh)
     plan = plan_for(config, total, budget, mesh)
-    mesh = devices_for(plan, mesh)
     return_freed_memory(scarce=plan.scarce)
     say(f"{category}: {plan.describe()}")
-    samples = dataset.samples(category, size=config.image_size, only=own)
-    skipped: list[SampleError] = []
+    samples = dataset.samples(category, size=config.size, only=own)
+    label = [""]
+
+    def divided(seen: Sequence[Sample]) -> Iterator[list[np.ndarray]]:
+        for seed in division.seeds:
+            label[0] = f"seed {seed}: " if len(division.seeds) > 1 else ""
+            yield _parts(seen, division, seed, category)
+
+    def counted(stage: str, done: int, count: int | None) -> None:
+        bar(stage if stage == "features" else f"{label[0]}{stage}", done, count)
+
+    first, values = None, {}
     try:
         with feature_store(cache_dir, plan) as store:
-            features, seen = extract(
+            repetitions = pipeline.score_divisions(
                 samples,
                 config,
+                divided,
                 programs,
-                total=len(own),
-                progress=bar,
+                total=total,
+                plan=plan,
                 store=store,
                 mesh=mesh,
-                whole=total,
-                skipped=skipped if options.SKIP_BAD.value else None,
+                skip_bad=options.SKIP_BAD.value,
+                progress=counted,
             )
-            for error in skipped:
-                say(f"left out of {category}: {error}")
-            seen = gather_list(seen)
-            results, values = _score_seeds(features, seen, config, division, plan, programs, bar, category)
+            for seed, results in zip(division.seeds, repetitions, strict=True):
+                if first is None:
+                    first = results
+                    for error in results.skipped:
+                        say(f"left out of {category}: {error}")
+                with programs.timed("metrics"):
+                    values[str(seed)] = _metrics(results) if distributed.is_first() else {}
     except SampleError as error:
         raise DataError(f"{category}: {error}") from None
-    return _Scored(results, values, dict(programs.seconds), skipped)
+    assert first is not None  # a division has at least one seed
+    return _Scored(first, values, dict(programs.seconds))
 
 
 def evaluate() -> None:
@@ -312,7 +298,8 @@ def evaluate() -> None:
     config, division = options.plain_config(), options.division()
     options.memory_budget()
     # Weights first: they are checked in a second, a dataset may take minutes.
-    config = _with_backbones(config, cache_dir)
+    resolved = _with_backbones(config, cache_dir).resolved()
+    config = resolved.config
     folder = None
     if distributed.is_first():
         data_dir = command.expanded(options.DATA_DIR.value)
@@ -326,7 +313,7 @@ def evaluate() -> None:
             say(f"left out of {category}: {problem}")
     _expect_same(config, dataset, division)
     with folder.locked() if folder else contextlib.nullcontext():
-        _evaluate(config, dataset, division, folder, save, note, started)
+        _evaluate(resolved, dataset, division, folder, save, note, started)
 
 
 def _expect_devices() -> None:
@@ -343,7 +330,7 @@ def _expect_devices() -> None:
 
 
 def _evaluate(
-    config: Config,
+    resolved: Resolved,
     dataset: Dataset,
     division: options.Division,
     folder: ResultsFolder | None,
@@ -352,7 +339,7 @@ def _evaluate(
     started: float,
 ) -> None:
     """Category by category; of several processes the first has the folder, looks into it, writes and reports."""
-    programs, records = Programs(), {}
+    programs, records, config = Programs(), {}, resolved.config
     budget, cache_dir = options.memory_budget(), Path(options.CACHE_DIR.value).expanduser()
     for category in dataset.categories:
         identity = _identity(config, dataset, category, division)
@@ -364,7 +351,7 @@ def _evaluate(
                 folder.remove_summary()
             bar = ProgressBar(f"{category}: ")
             try:
-                scored = _run_category(config, dataset, category, division, budget, cache_dir, programs, bar)
+                scored = _run_category(resolved, dataset, category, division, budget, cache_dir, programs, bar)
             finally:
                 bar.close()
             if folder is None:
@@ -376,9 +363,9 @@ def _evaluate(
                 files=_files(scored.results, save, note),
                 metrics=measure.mean_metrics(scored.metrics)[0],
                 timings=scored.seconds,
-                warnings=[f"left out of {category}: {error}" for error in scored.skipped],
-                num_samples=len(dataset.names(category)) - len(scored.skipped),
-                skipped=[error.name for error in scored.skipped],
+                warnings=[f"left out of {category}: {error}" for error in scored.results.skipped],
+                num_samples=len(dataset.names(category)) - len(scored.results.skipped),
+                skipped=[error.name for error in scored.results.skipped],
                 seeds=scored.metrics if len(scored.metrics) > 1 else None,
             )
         elif folder:

@@ -24,8 +24,9 @@ from musc_jax.config import (
 )
 from musc_jax.data import DATASETS, Camera, FolderLayout
 from musc_jax.execution.free_memory import usable_memory
+from musc_jax.kernels import IMPLEMENTATIONS
+from musc_jax.kernels.rounding import PRECISIONS
 from musc_jax.models import Backbone
-from musc_jax.mutual import PRECISIONS
 
 _DEFAULT_CACHE = weights.default_folder().parent
 _SAVE = ("maps", "images")
@@ -114,6 +115,12 @@ PRECISION = flags.DEFINE_enum(
     list(PRECISIONS),
     "Of the products in mutual scoring. full: float32; accurate: three passes of a faster type on NVIDIA and TPU; "
     "fast: float16 (NVIDIA) or bfloat16, sums in float32.",
+)
+IMPLEMENTATION = flags.DEFINE_enum(
+    "implementation",
+    "auto",
+    list(IMPLEMENTATIONS),
+    "auto: the fastest form of each operation; plain: the equations as they are stated, a reference many times slower.",
 )
 REFERENCES = flags.DEFINE_integer(
     "references",
@@ -321,6 +328,7 @@ def plain_config() -> Config:
         blocks=_numbers("blocks", BLOCKS.value),
         point_norm=POINT_NORM.value,
         ablate=tuple(sorted(set(ABLATE.value))),
+        implementation=IMPLEMENTATION.value,
         grouping=GroupingConfig(
             num_groups=NUM_GROUPS.value,
             group_size=GROUP_SIZE.value,
@@ -348,7 +356,7 @@ def is_standard(config: Config) -> bool:
         image_backbone=config.image_backbone,
         point_backbone=config.point_backbone,
     )
-    return config == usual.resolved() and all(map(_is_published, (config.image_backbone, config.point_backbone)))
+    return config == usual.resolved().config and all(map(_is_published, (config.image_backbone, config.point_backbone)))
 
 
 def _is_published(backbone: Backbone | None) -> bool:

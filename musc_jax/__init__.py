@@ -28,6 +28,7 @@ from musc_jax.grouping import (
 from musc_jax.maps import gaussian_blur, interpolate_points, point_map, upsample_grid
 from musc_jax.mutual import all_pair_scores, interval_average, mutual_scores, pair_scores
 from musc_jax.rescoring import rescore
+from musc_jax.tokens import CloudTokens, image_tokens, normalize_points, point_tokens
 from musc_jax.version1 import lnamd_grid
 
 __version__ = "0.1.0"
@@ -44,6 +45,11 @@ __all__ = [  # noqa: RUF022 - grouped by theme
     "snamd_grid",
     "snamd_points",
     "lnamd_grid",
+    # A sample to its tokens
+    "image_tokens",
+    "point_tokens",
+    "CloudTokens",
+    "normalize_points",
     # Mutual scoring (III-C)
     "pair_scores",
     "all_pair_scores",

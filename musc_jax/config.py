@@ -3,10 +3,14 @@
 import dataclasses
 from typing import Any
 
+import jax
+
 from musc_jax import _options
 from musc_jax._options import ConfigError as ConfigError
+from musc_jax.kernels import IMPLEMENTATIONS
+from musc_jax.kernels.rounding import PRECISIONS
 from musc_jax.models import Backbone, PointTransformer, VisionTransformer
-from musc_jax.mutual import PRECISIONS
+from musc_jax.resolved import Device, ImagePath, PointPath, Rescoring, Resolved, Scoring
 
 VARIANTS = ("released", "paper", "v1")
 MODALITIES = ("rgb", "points", "rgb+points")
@@ -125,6 +129,8 @@ class Config:
         ablate: Names out of `ABLATIONS`.
         grouping, aggregation, scoring, rescoring: Options of the method's parts, a class for each.
         image_backbone, point_backbone: Loaded by `weights.load`; only those the modality needs.
+        implementation: "auto" takes the fastest form of each operation for the platform, "plain" the equations as they
+            are stated: the reference that all forms are held against, many times slower.
     """
 
     variant: str = "released"
@@ -139,6 +145,7 @@ class Config:
     rescoring: RescoringConfig = RescoringConfig()
     image_backbone: Backbone | None = dataclasses.field(default=None, repr=False, compare=False)
     point_backbone: Backbone | None = dataclasses.field(default=None, repr=False, compare=False)
+    implementation: str = "auto"
 
     def __post_init__(self) -> None:
         for name, kind in (
@@ -157,6 +164,7 @@ class Config:
             blocks=None if blocks is None else _options.wholes("blocks", blocks, lowest=0),
             point_norm=None if norm is None else _options.one_of("point_norm", norm, POINT_NORMS),
             ablate=_options.names("ablate", self.ablate, ABLATIONS),
+            implementation=_options.one_of("implementation", self.implementation, IMPLEMENTATIONS),
         )
         if self.blocks is not None and list(self.blocks) != sorted(set(self.blocks)):
             raise _options.refuse("blocks", "numbers in rising order", self.blocks)
@@ -229,49 +237,108 @@ class Config:
         """Whether group tokens are scored."""
         return self.modality != "rgb"
 
-    def resolved(self) -> "Config":
-        """Fills in what the backbones decide and checks that the two fit together.
+    def resolved(self, device: jax.Device | None = None) -> Resolved:
+        """Settles everything: the backbones' defaults, ablations and variants as fields, what the device decides.
 
-        Returns:
-            A config with a size, blocks and a kind of batch norm.
+        Args:
+            device: What the run is for; default this process's first device.
 
         Raises:
             ConfigError: A backbone is missing, the size is no multiple of the patch or has fewer pixels than a group
                 has points, blocks that do not exist, or different numbers of image and point blocks.
         """
-        for name, needed in (("image_backbone", self.uses_images), ("point_backbone", self.uses_points)):
-            if needed and getattr(self, name) is None:
-                raise ConfigError(f"{name}: modality {self.modality} needs it; see weights.load")
-        image, points = self.image_backbone, self.point_backbone
-        size, blocks = self.image_size, self.blocks
-        if self.uses_images:
-            assert image is not None
-            size = size or image.image_size
-            if size % image.patch_size:
-                nearest = max(1, round(size / image.patch_size)) * image.patch_size
-                raise ConfigError(
-                    f"image_size: {image.name} has patches of {image.patch_size} pixels, received {size}; "
-                    f"pass a multiple, for example {nearest}"
-                )
-            default = image.v1_blocks if self.variant == "v1" else image.blocks
-            blocks = _expect_blocks(blocks or default, image)
-        else:
-            assert points is not None
-            size = size or 224
-            blocks = _expect_blocks(blocks or points.blocks, points)
-        if self.modality == "rgb+points":
-            assert points is not None
-            if len(blocks) != len(points.blocks):
-                raise ConfigError(
-                    f"blocks: stage by stage the image meets the points, whose blocks are "
-                    f"{','.join(map(str, points.blocks))}; expected {len(points.blocks)} image blocks, "
-                    f"received {len(blocks)}"
-                )
+        kind = Device.of(jax.local_devices()[0] if device is None else device)
+        image, points = (
+            self._backbone(name) if needed else None
+            for name, needed in (("image_backbone", self.uses_images), ("point_backbone", self.uses_points))
+        )
+        size, blocks = self._size(image), self._blocks(image, points)
         if self.uses_points and self.grouping.group_size > size * size:
             most = f"at most {size * size} points, the pixels of an image of {size} x {size}"
             raise _options.refuse("group_size", most, self.grouping.group_size)
         norm = self.point_norm or ("checkpoint" if self.variant == "paper" else "cloud")
-        return dataclasses.replace(self, image_size=size, blocks=blocks, point_norm=norm)
+        variant = "paper" if self.variant == "paper" else "released"
+        common: dict[str, Any] = {
+            "variant": variant,
+            "degrees": self.aggregation.degrees,
+            "similarity_weighting": "swpooling" not in self.ablate,
+            "implementation": self.implementation,
+        }
+        return Resolved(
+            config=dataclasses.replace(self, image_size=size, blocks=blocks, point_norm=norm),
+            size=size,
+            image=None if image is None else self._image_path(image, size, blocks, kind.images_at_once, common),
+            points=None if points is None else self._point_path(points, blocks, norm, common),
+            scoring=Scoring(
+                interval=1.0 if "ia" in self.ablate else self.scoring.interval,
+                precision=self.scoring.precision,
+                half_type=kind.half_type,
+                references=self.scoring.references,
+                seed=self.scoring.seed,
+                variant=variant,
+                enhancement="cae" not in self.ablate,
+                trust="trust" not in self.ablate,
+                implementation=self.implementation,
+            ),
+            rescoring=Rescoring(
+                enabled="rescoring" not in self.ablate,
+                windows=self.rescoring.windows,
+                windowed="window" not in self.ablate,
+                variant=variant,
+            ),
+            implementation=self.implementation,
+            device=kind,
+        )
+
+    def _image_path(
+        self, backbone: Backbone, size: int, blocks: tuple[int, ...], at_once: int, common: dict[str, Any]
+    ) -> ImagePath:
+        return ImagePath(backbone, size, blocks, version1=self.variant == "v1", at_once=at_once, **common)
+
+    def _point_path(self, backbone: Backbone, blocks: tuple[int, ...], norm: str, common: dict[str, Any]) -> PointPath:
+        return PointPath(
+            backbone,
+            tuple(backbone.blocks) if self.uses_images else blocks,
+            point_norm=norm,
+            num_groups=self.grouping.num_groups,
+            group_size=self.grouping.group_size,
+            k_iter=self.grouping.k_iter,
+            curvature_threshold=self.grouping.curvature_threshold,
+            expansion="ipg" not in self.ablate,
+            **common,
+        )
+
+    def _backbone(self, name: str) -> Backbone:
+        backbone: Backbone | None = getattr(self, name)
+        if backbone is None:
+            raise ConfigError(f"{name}: modality {self.modality} needs it; see weights.load")
+        return backbone
+
+    def _size(self, image: Backbone | None) -> int:
+        if image is None:
+            return self.image_size or 224
+        size = self.image_size or image.image_size
+        if size % image.patch_size:
+            nearest = max(1, round(size / image.patch_size)) * image.patch_size
+            raise ConfigError(
+                f"image_size: {image.name} has patches of {image.patch_size} pixels, received {size}; "
+                f"pass a multiple, for example {nearest}"
+            )
+        return size
+
+    def _blocks(self, image: Backbone | None, points: Backbone | None) -> tuple[int, ...]:
+        """Of the image backbone; of the point encoder where that is the only one."""
+        if image is None:
+            assert points is not None  # a modality has at least one of them
+            return _expect_blocks(self.blocks or points.blocks, points)
+        blocks = _expect_blocks(self.blocks or (image.v1_blocks if self.variant == "v1" else image.blocks), image)
+        if points is not None and len(blocks) != len(points.blocks):
+            raise ConfigError(
+                f"blocks: stage by stage the image meets the points, whose blocks are "
+                f"{','.join(map(str, points.blocks))}; expected {len(points.blocks)} image blocks, "
+                f"received {len(blocks)}"
+            )
+        return blocks
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; each backbone by its name, source, digest and whether its weights are random."""

@@ -1,7 +1,6 @@
 """The composition: samples -> features -> patch scores -> maps -> results.
 
-`score` is the whole of it. `launch.eval` extracts the features of a category itself and calls `score_features` with
-them, once for each seed.
+`score` is the whole of it for one division of the samples, `score_divisions` what it and `launch.eval` are made of.
 
 from musc_jax import Config, pipeline
 import weights
@@ -11,7 +10,7 @@ results = pipeline.score(samples, config)
 
 import contextlib
 import tempfile
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -34,6 +33,7 @@ from musc_jax.execution.programs import Programs
 from musc_jax.execution.scoring import PatchScores, devices_for, plan_for, salient_features, score_patches
 from musc_jax.maps import point_map, upsample_grid
 from musc_jax.rescoring import rescore
+from musc_jax.resolved import Resolved
 from musc_jax.subsets import divide, expect_division
 
 
@@ -59,21 +59,23 @@ def _image_map(scores: jax.Array, *, size: int) -> jax.Array:
     return upsample_grid(scores.reshape(side, side), size)
 
 
-def _point_map(points: jax.Array, valid: jax.Array, centers: jax.Array, values: jax.Array, *, size: int) -> jax.Array:
-    return point_map(points, jnp.arange(size * size), centers, values, size=size, valid=valid)
+def _point_map(
+    points: jax.Array, valid: jax.Array, centers: jax.Array, values: jax.Array, *, size: int, implementation: str
+) -> jax.Array:
+    pixels = jnp.arange(size * size)
+    return point_map(points, pixels, centers, values, size=size, valid=valid, implementation=implementation)
 
 
 def make_maps(
     features: Features,
     scores: PatchScores,
-    config: Config,
+    config: Resolved,
     programs: Programs,
     *,
     progress: Progress | None = None,
 ) -> Float[np.ndarray, "N S S"]:
     """Anomaly maps; with both modalities the sum of theirs."""
-    size = config.image_size
-    assert size is not None
+    size = config.size
     spread, clouds = features.spread, features.points
     # With several processes each makes the maps of the samples whose clouds it has.
     rows, first = np.arange(features.num_samples), 0
@@ -87,7 +89,9 @@ def make_maps(
         if scores.points is not None and clouds is not None:
             at = int(i if spread is None else spread.members[i] - first)
             cloud = clouds.points[at], clouds.valid[at], clouds.centers[i]
-            map_ += np.asarray(programs.run("maps", _point_map, *cloud, scores.points[i], size=size))
+            how = config.implementation
+            arrays = *cloud, scores.points[i]
+            map_ += np.asarray(programs.run("maps", _point_map, *arrays, size=size, implementation=how))
         if progress:
             progress("maps", done, len(rows))
     if spread is None:
@@ -101,21 +105,21 @@ def classify(
     features: Features,
     scores: PatchScores,
     maps: Float[np.ndarray, "N S S"],
-    config: Config,
+    config: Resolved,
     programs: Programs,
 ) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]]:
     """(pred_scores, max_scores): sample scores after and before RsCon (paper III-D)."""
     highest = maps.max(axis=(1, 2))
-    if "rescoring" in config.ablate:
+    own = config.rescoring
+    if not own.enabled:
         return highest, highest
-    windows = (len(maps),) if "window" in config.ablate else config.rescoring.windows
     rescored = programs.run(
         "re-scoring",
         rescore,
         highest,
         salient_features(features, scores, programs),
-        windows=tuple(windows),
-        variant="paper" if config.variant == "paper" else "released",
+        windows=own.windows if own.windowed else (len(maps),),
+        variant=own.variant,
     )
     return np.asarray(rescored), highest
 
@@ -131,7 +135,7 @@ def _report_part(
 def score_features(
     features: Features,
     samples: Sequence[Sample],
-    config: Config,
+    config: Resolved,
     programs: Programs,
     *,
     parts: Sequence[Int[np.ndarray, " _"]] | None = None,
@@ -228,12 +232,12 @@ def score(
         ValueError: Fewer than 2 samples. With several processes: samples that cannot be counted, or fewer than there
             are shares.
     """
-    config = _options.instance("config", config, Config).resolved()
+    _options.instance("config", config, Config)
     expect_division(subsets=subsets, batch_size=batch_size, seed=seed)
     _options.instance("skip_bad", skip_bad, bool)
     _expect_resources(memory_bytes, scratch_dir, mesh, programs, progress)
-    programs = programs or Programs()
     mesh = usual_mesh() if mesh is None else mesh
+    resolved = config.resolved(None if mesh is None else mesh.devices.flat[0])
     if not isinstance(samples, Iterable):
         raise _options.refuse("samples", "a list or a generator of samples", samples)
     total = len(samples) if isinstance(samples, Sized) else None
@@ -243,34 +247,93 @@ def score(
     if jax.process_count() > 1:
         if not isinstance(samples, Sequence):
             raise ValueError("samples: with several processes expected a sequence, the same for all of them")
-        assert mesh is not None
-        own = (samples[i] for i in own_share(len(samples), mesh))
+        own = (samples[i] for i in own_share(len(samples), mesh or make_mesh()))
     plan = None
     if total is not None:
-        plan = plan_for(config, total, usable_memory() if memory_bytes is None else int(memory_bytes), mesh)
-    with contextlib.ExitStack() as stack:
-        store = None
-        if plan is not None and plan.on_disk:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=scratch_dir)))
-            store = stack.enter_context(FeatureStore(folder))
-        whole = total if jax.process_count() > 1 else None
-        mesh = devices_for(plan, mesh)
-        skipped: list[SampleError] = []
-        features, seen = extract(
+        plan = plan_for(resolved, total, usable_memory() if memory_bytes is None else int(memory_bytes), mesh)
+
+    def divided(seen: Sequence[Sample]) -> Iterable[Division]:
+        yield divide(len(seen), subsets=subsets, batch_size=batch_size, seed=seed)
+
+    with _temporary_store(plan, scratch_dir) as store:
+        (results,) = score_divisions(
             own,
-            config,
-            programs,
+            resolved,
+            divided,
+            programs or Programs(),
             total=total,
-            progress=progress,
+            plan=plan,
             store=store,
             mesh=mesh,
-            whole=whole,
-            skipped=skipped if skip_bad else None,
+            skip_bad=skip_bad,
+            progress=progress,
         )
-        seen = gather_list(seen)
-        parts = divide(len(seen), subsets=subsets, batch_size=batch_size, seed=seed)
+    return results
+
+
+Division = Sequence[Int[np.ndarray, " _"]]
+"""Indices of the samples that score each other, part by part; see `musc_jax.subsets`."""
+
+
+def score_divisions(
+    samples: Iterable[Sample],
+    config: Resolved,
+    divide: Callable[[Sequence[Sample]], Iterable[Division]],
+    programs: Programs,
+    *,
+    total: int | None = None,
+    plan: Plan | None = None,
+    store: FeatureStore | None = None,
+    mesh: Mesh | None = None,
+    skip_bad: bool = False,
+    progress: Progress | None = None,
+) -> Iterator[Results]:
+    """The one composition: features once, then patch scores, maps and sample scores for each division of the samples.
+
+    Args:
+        samples: With several processes this one's share of them, see `own_share`.
+        config: What to compute.
+        divide: From the samples that stay to their divisions, each of which is scored.
+        programs: Compiles and times.
+        total: How many samples there are over all processes; None: nobody knows.
+        plan: Where features stay and how many samples are scored at once, see `plan_for`; None: all at once.
+        store: Where features go that the plan puts on disk.
+        mesh: The devices that share the work.
+        skip_bad: Leave out samples that cannot be scored.
+        progress: Called with (stage, done, total).
+
+    Yields:
+        The results of each division, as soon as it is scored.
+
+    Raises:
+        SampleError: See `score`.
+        ValueError: Fewer than 2 samples.
+    """
+    skipped: list[SampleError] = []
+    features, seen = extract(
+        samples,
+        config,
+        programs,
+        total=total,
+        progress=progress,
+        store=store,
+        mesh=devices_for(plan, mesh),
+        whole=total if jax.process_count() > 1 else None,
+        skipped=skipped if skip_bad else None,
+    )
+    seen = gather_list(seen)
+    for parts in divide(seen):
         results = score_features(features, seen, config, programs, parts=parts, plan=plan, progress=progress)
-        return results._replace(skipped=tuple(skipped))
+        yield results._replace(skipped=tuple(skipped))
+
+
+@contextlib.contextmanager
+def _temporary_store(plan: Plan | None, folder: Path | str | None) -> Iterator[FeatureStore | None]:
+    if plan is None or not plan.on_disk:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(dir=folder) as place, FeatureStore(Path(place)) as store:
+        yield store
 
 
 def _expect_resources(

@@ -17,11 +17,11 @@ from musc_jax.data import SampleError
 from musc_jax.execution import image_extraction
 from musc_jax.execution.extraction import extract
 from musc_jax.execution.feature_store import FeatureStore
-from musc_jax.execution.point_extraction import normalize_points
 from musc_jax.execution.programs import Programs
 from musc_jax.execution.scoring import plan_for
 from musc_jax.models import VisionTransformer
 from musc_jax.subsets import divide
+from musc_jax.tokens import normalize_points
 
 
 @pytest.fixture(scope="module")

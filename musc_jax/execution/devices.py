@@ -17,7 +17,6 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from musc_jax._arrays import Array
-from musc_jax.kernels.rounding import HALF_TYPES
 
 AXIS = "x"
 BY_SAMPLE, EVERYWHERE = PartitionSpec(AXIS), PartitionSpec()
@@ -85,12 +84,6 @@ def everywhere(x: Any, mesh: Mesh) -> Any:
 def on_every_device(x: jax.Array, mesh: Mesh) -> jax.Array:
     """Inside of a compiled function: the result is whole on each device, and so in each process."""
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, EVERYWHERE))
-
-
-def half_type(device: jax.Device) -> str:
-    """The half precision that a device multiplies fastest at the least loss: float16 on NVIDIA, else bfloat16."""
-    cuda = device.platform == "gpu" and "cuda" in device.client.platform_version.lower()
-    return HALF_TYPES["cuda" if cuda else "default"]
 
 
 def local_mesh(mesh: Mesh | None) -> Mesh | None:

@@ -10,14 +10,13 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int
 
-from musc_jax.config import Config
-from musc_jax.crossmodal import patch_index
 from musc_jax.data.sample import Sample, SampleError
 from musc_jax.execution.devices import gather_rows, local_mesh, samples_of_process, to_global
 from musc_jax.execution.feature_store import FeatureStore
 from musc_jax.execution.image_extraction import ImageExtractor, ImageFeatures
 from musc_jax.execution.point_extraction import PointExtractor, PointFeatures
 from musc_jax.execution.programs import Programs
+from musc_jax.resolved import Resolved
 
 # Called with a stage's name, how many samples are done, and how many there are (None: not known).
 Progress = Callable[[str, int, int | None], None]
@@ -77,7 +76,7 @@ class Features(NamedTuple):
 
 def extract(
     samples: Iterable[Sample],
-    config: Config,
+    config: Resolved,
     programs: Programs,
     *,
     total: int | None = None,
@@ -129,17 +128,17 @@ class _Extraction:
 
     def __init__(
         self,
-        config: Config,
+        config: Resolved,
         programs: Programs,
         store: FeatureStore | None,
         mesh: Mesh | None,
         skipped: list[SampleError] | None,
     ) -> None:
         own = local_mesh(mesh)
-        self._image = ImageExtractor(config, programs, store, own) if config.uses_images else None
-        self._points = PointExtractor(config, programs, store, own) if config.uses_points else None
+        self._image = ImageExtractor(config.image, programs, store, own) if config.image else None
+        self._points = PointExtractor(config.points, programs, store, own) if config.points else None
         self._mesh = None if store is not None else mesh
-        self._size, self._skipped = config.image_size, skipped
+        self._size, self._skipped = config.size, skipped
         self._seen: list[Sample] = []
         self._kept: list[int] = []
         self._judged = 0
@@ -228,13 +227,3 @@ def _spread(features: Features, count: int, mesh: Mesh) -> Features:
         small = (everyone(x) for x in (points.centers, points.center_pixels, points.curvature))
         points = PointFeatures(stages(list(points.stages)), points.points, points.valid, *small)
     return Features(image, points, Spread(mesh, count, samples_of_process(count, mesh), np.arange(count)))
-
-
-def patches_of_groups(features: Features, config: Config) -> Int[jax.Array, "N G"]:
-    """The image patch each point group belongs to."""
-    assert features.image is not None
-    assert features.points is not None
-    assert config.image_size is not None
-    tokens = features.image.stages[0].shape[1]
-    grid = round(tokens**0.5)
-    return patch_index(features.points.center_pixels, size=config.image_size, grid=grid)

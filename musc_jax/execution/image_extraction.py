@@ -1,8 +1,9 @@
 """Images to tokens: backbone and neighbourhood aggregation (paper III-A and III-B)."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,15 +14,12 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from musc_jax._arrays import Array, all_finite, join_stages
 from musc_jax.aggregation import snamd_grid
-from musc_jax.config import Config
 from musc_jax.execution.devices import everywhere, over_devices
 from musc_jax.execution.feature_store import FeatureStore, StoredArray, StoreWriter
 from musc_jax.execution.programs import Programs
+from musc_jax.resolved import ImagePath
+from musc_jax.tokens import normalized_images
 from musc_jax.version1 import lnamd_grid
-
-# Images go through the backbone this many at a time. One keeps a CPU's caches warm; a GPU wants more, and gets it.
-_IMAGES_AT_ONCE = {"cpu": 1}
-_IMAGES_AT_ONCE_ELSEWHERE = 16
 
 
 class ImageFeatures(NamedTuple):
@@ -44,30 +42,29 @@ def _image_tokens(
     embedding: bool,
 ) -> tuple:
     """Images stay uint8 until here: a quarter of the bytes to move."""
-    shift, scale = (jnp.asarray(x, jnp.float32).reshape(1, 1, 1, 3) for x in (mean, std))
-    scaled = (images.astype(jnp.float32) / 255 - shift) / scale
+    scaled = normalized_images(images, mean=mean, std=std)
     if embedding:
         return module.apply(variables, scaled, blocks=blocks, embedding=True)
     return module.apply(variables, scaled, blocks=blocks), None
 
 
 def _aggregate_images(
-    tokens: tuple[jax.Array, ...], *, degrees: tuple[int, ...], variant: str, similarity_weighting: bool
+    tokens: tuple[jax.Array, ...], **options: Any
 ) -> tuple[tuple[jax.Array, ...], Bool[jax.Array, "B"]]:
     """(stages, whether all of a sample's values are finite)."""
 
     def one(sample: jax.Array) -> jax.Array:
-        return snamd_grid(sample, degrees=degrees, variant=variant, similarity_weighting=similarity_weighting)
+        return snamd_grid(sample, **options)
 
     stages = tuple(jax.lax.map(one, stage) for stage in tokens)
     return stages, all_finite(stages, samples=1)
 
 
 def _aggregate_images_v1(
-    tokens: tuple[jax.Array, ...], embedding: jax.Array, *, degrees: tuple[int, ...]
+    tokens: tuple[jax.Array, ...], embedding: jax.Array, *, degrees: tuple[int, ...], implementation: str
 ) -> tuple[tuple[jax.Array, ...], Bool[jax.Array, "B"]]:
     stages = tuple(
-        jax.lax.map(lambda sample, degree=degree: lnamd_grid(sample, degree=degree), stage)
+        jax.lax.map(partial(lnamd_grid, degree=degree, implementation=implementation), stage)
         for stage in tokens
         for degree in degrees
     )
@@ -82,19 +79,17 @@ class ImageExtractor:
     """
 
     def __init__(
-        self, config: Config, programs: Programs, store: FeatureStore | None = None, mesh: Mesh | None = None
+        self, path: ImagePath, programs: Programs, store: FeatureStore | None = None, mesh: Mesh | None = None
     ) -> None:
-        assert config.image_backbone is not None
-        self._config, self._programs, self._store, self._mesh = config, programs, store, mesh
-        variables = config.image_backbone.variables
+        self._path, self._programs, self._store, self._mesh = path, programs, store, mesh
+        variables = path.backbone.variables
         self._variables = variables if mesh is None else everywhere(variables, mesh)
         self._writers: Sequence[StoreWriter] = ()
         self.finite: list[bool] = []
         self._waiting: list[np.ndarray] = []
         self._stages: list[list[jax.Array | np.ndarray]] = []
         self._embeddings: list[jax.Array | np.ndarray] = []
-        self._batch = _IMAGES_AT_ONCE.get(jax.default_backend(), _IMAGES_AT_ONCE_ELSEWHERE)
-        self._batch *= 1 if mesh is None else mesh.size
+        self._batch = path.at_once * (1 if mesh is None else mesh.size)
 
     def add(self, image: UInt8[np.ndarray, "S S 3"]) -> None:
         """Takes the next image; runs the backbone when a batch is full."""
@@ -109,10 +104,7 @@ class ImageExtractor:
         """Runs the images that wait, if there are any."""
         if not self._waiting:
             return
-        config, run = self._config, self._programs.run
-        backbone = config.image_backbone
-        assert backbone is not None
-        assert config.blocks is not None
+        path, backbone, run = self._path, self._path.backbone, self._programs.run
         count = len(self._waiting)
         filled = self._waiting + self._waiting[-1:] * (self._batch - count)
         self._waiting = []
@@ -124,22 +116,22 @@ class ImageExtractor:
             module=backbone.module,
             mean=tuple(backbone.mean),
             std=tuple(backbone.std),
-            blocks=config.blocks,
-            embedding=config.variant == "v1",
+            blocks=path.blocks,
+            embedding=path.version1,
         )
-        degrees = config.aggregation.degrees
-        if config.variant == "v1":
+        options: dict[str, Any] = {"degrees": path.degrees, "implementation": path.implementation}
+        if path.version1:
             aggregate = self._on_all(_aggregate_images_v1)
-            stages, finite = run("image aggregation", aggregate, tokens, embedding, degrees=degrees)
+            stages, finite = run("image aggregation", aggregate, tokens, embedding, **options)
             self._embeddings.append(self._placed(embedding)[:count])
         else:
             stages, finite = run(
                 "image aggregation",
                 self._on_all(_aggregate_images),
                 tokens,
-                degrees=degrees,
-                variant=config.variant,
-                similarity_weighting="swpooling" not in config.ablate,
+                variant=path.variant,
+                similarity_weighting=path.similarity_weighting,
+                **options,
             )
         whole = np.asarray(finite)[:count]
         self.finite += whole.tolist()

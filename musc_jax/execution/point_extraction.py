@@ -1,7 +1,7 @@
 """Point maps to tokens: groups, encoder and neighbourhood aggregation (paper III-A and III-B)."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +12,13 @@ from jaxtyping import Bool, Float, Int
 
 from musc_jax._arrays import Array, all_finite, join_stages
 from musc_jax.aggregation import snamd_points
-from musc_jax.config import Config
 from musc_jax.data.sample import SampleError
 from musc_jax.execution.devices import everywhere, over_devices
 from musc_jax.execution.feature_store import FeatureStore, StoredArray, StoreWriter
 from musc_jax.execution.programs import Programs
-from musc_jax.grouping import farthest_point_sampling, iterative_point_grouping
+from musc_jax.grouping import iterative_point_grouping
+from musc_jax.resolved import PointPath
+from musc_jax.tokens import group_centers, normalize_points
 
 
 class PointFeatures(NamedTuple):
@@ -33,57 +34,14 @@ class PointFeatures(NamedTuple):
     curvature: Float[jax.Array, "N G"]
 
 
-def normalize_points(
-    point_map: Float[np.ndarray, "height width 3"],
-) -> tuple[Float[np.ndarray, "P 3"], Bool[np.ndarray, "P"]]:
-    """Centres a point map on its mean and scales it to the unit sphere.
-
-    Args:
-        point_map: Organised map in metres; a pixel is a point when all three coordinates are non-zero.
-
-    Returns:
-        (points, valid) over all P = height * width pixels in row order. Which pixels are points is decided before
-        centring: a point that lands on 0 in one coordinate remains a point.
-    """
-    points = point_map.reshape(-1, 3).astype(np.float64)
-    valid = (points != 0).all(axis=-1)
-    if valid.any():
-        points = points - points[valid].mean(axis=0)
-        points /= max(np.linalg.norm(points[valid], axis=-1).max(), 1e-12)
-    return np.where(valid[:, None], points, 0).astype(np.float32), valid
-
-
-def _sample_centers(points: jax.Array, valid: jax.Array, *, num_groups: int, variant: str) -> jax.Array:
-    """Farthest point sampling from the first valid pixel; the released sampler never picks a point near the middle."""
-    candidates = valid
-    if variant == "released":
-        candidates = valid & (jnp.sum(points**2, axis=-1) > 1e-3)
-    start = jnp.argmax(valid)
-    return farthest_point_sampling(points, num_groups, candidates=candidates, start=start)
-
-
 def _group(
     points: jax.Array,
     valid: jax.Array,
     centers: jax.Array,
-    *,
-    group_size: int,
-    k_iter: int,
-    curvature_threshold: float,
-    variant: str,
-    expansion: bool,
+    **options: Any,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(groups relative to their centres (G, K, 3), centres (G, 3), curvature (G,))."""
-    groups = iterative_point_grouping(
-        points,
-        centers,
-        group_size=group_size,
-        k_iter=k_iter,
-        curvature_threshold=curvature_threshold,
-        valid=valid,
-        variant=variant,
-        expansion=expansion,
-    )
+    groups = iterative_point_grouping(points, centers, valid=valid, **options)
     at = points[centers]
     return points[groups.indices] - at[:, None], at, groups.curvature
 
@@ -104,25 +62,10 @@ def _aggregate_points(
     tokens: tuple[jax.Array, ...],
     centers: jax.Array,
     curvature: jax.Array,
-    *,
-    degrees: tuple[int, ...],
-    curvature_threshold: float,
-    variant: str,
-    similarity_weighting: bool,
+    **options: Any,
 ) -> tuple[tuple[jax.Array, ...], Bool[jax.Array, ""]]:
     """(stages, whether all values are finite)."""
-    stages = tuple(
-        snamd_points(
-            stage,
-            centers,
-            curvature,
-            degrees=degrees,
-            curvature_threshold=curvature_threshold,
-            variant=variant,
-            similarity_weighting=similarity_weighting,
-        )
-        for stage in tokens
-    )
+    stages = tuple(snamd_points(stage, centers, curvature, **options) for stage in tokens)
     return stages, all_finite((*stages, centers, curvature))
 
 
@@ -134,11 +77,10 @@ class PointExtractor:
     """
 
     def __init__(
-        self, config: Config, programs: Programs, store: FeatureStore | None = None, mesh: Mesh | None = None
+        self, path: PointPath, programs: Programs, store: FeatureStore | None = None, mesh: Mesh | None = None
     ) -> None:
-        assert config.point_backbone is not None
-        self._config, self._programs, self._store, self._mesh = config, programs, store, mesh
-        variables = config.point_backbone.variables
+        self._path, self._programs, self._store, self._mesh = path, programs, store, mesh
+        variables = path.backbone.variables
         self._variables = variables if mesh is None else everywhere(variables, mesh)
         self._writers: Sequence[StoreWriter] = ()
         self._cloud_writers: Sequence[StoreWriter] = ()
@@ -153,7 +95,7 @@ class PointExtractor:
         Raises:
             SampleError: It has fewer points than a group.
         """
-        group_size = self._config.grouping.group_size
+        group_size = self._path.group_size
         with self._programs.timed("point grouping"):
             points, valid = normalize_points(point_map)
         if valid.sum() < group_size:
@@ -184,41 +126,30 @@ class PointExtractor:
 
     def _encode(self, points: np.ndarray, valid: np.ndarray) -> tuple:
         """(stages, finite, centers, pixels, curvature) of a cloud; over several devices of a batch of them."""
-        config, run, grouping = self._config, self._programs.run, self._config.grouping
-        backbone = config.point_backbone
-        assert backbone is not None
-        assert config.point_norm is not None
-        pixels = run(
-            "point grouping",
-            self._on_all(_sample_centers),
-            points,
-            valid,
-            num_groups=grouping.num_groups,
-            variant=config.variant,
-        )
+        path, run = self._path, self._programs.run
+        common: dict[str, Any] = {"variant": path.variant, "implementation": path.implementation}
+        pixels = run("point grouping", self._on_all(group_centers), points, valid, num_groups=path.num_groups, **common)
         groups, centers, curvature = run(
             "point grouping",
             self._on_all(_group),
             points,
             valid,
             pixels,
-            group_size=grouping.group_size,
-            k_iter=grouping.k_iter,
-            curvature_threshold=grouping.curvature_threshold,
-            variant=config.variant,
-            expansion="ipg" not in config.ablate,
+            group_size=path.group_size,
+            k_iter=path.k_iter,
+            curvature_threshold=path.curvature_threshold,
+            expansion=path.expansion,
+            **common,
         )
-        blocks = backbone.blocks if config.uses_images else config.blocks
-        assert blocks is not None
         tokens = run(
             "point backbone",
             self._on_all(_point_tokens, shared=1),
             self._variables,
             groups,
             centers,
-            module=backbone.module,
-            blocks=tuple(blocks),
-            point_norm=config.point_norm,
+            module=path.backbone.module,
+            blocks=path.blocks,
+            point_norm=path.point_norm,
         )
         stages, finite = run(
             "point aggregation",
@@ -226,10 +157,10 @@ class PointExtractor:
             tokens,
             centers,
             curvature,
-            degrees=config.aggregation.degrees,
-            curvature_threshold=grouping.curvature_threshold,
-            variant=config.variant,
-            similarity_weighting="swpooling" not in config.ablate,
+            degrees=path.degrees,
+            curvature_threshold=path.curvature_threshold,
+            similarity_weighting=path.similarity_weighting,
+            **common,
         )
         return stages, finite, centers, pixels, curvature
 

@@ -9,17 +9,17 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
-from musc_jax.config import Config
-from musc_jax.crossmodal import EnhanceAndAverage
+from musc_jax.crossmodal import EnhanceAndAverage, patch_index
 from musc_jax.execution import dense, sharded, streamed
-from musc_jax.execution.devices import everywhere, half_type, on_every_device
-from musc_jax.execution.extraction import Features, Progress, patches_of_groups
+from musc_jax.execution.devices import everywhere, on_every_device
+from musc_jax.execution.extraction import Features, Progress
 from musc_jax.execution.feature_store import StoredArray
 from musc_jax.execution.memory import Plan, Tokens, plan_memory
 from musc_jax.execution.programs import Programs
 from musc_jax.execution.schedule import Machine, Products, Schedule
 from musc_jax.mutual import AverageInterval, Finish
 from musc_jax.references import draw_references
+from musc_jax.resolved import Resolved
 
 
 class PatchScores(NamedTuple):
@@ -29,7 +29,7 @@ class PatchScores(NamedTuple):
     points: Float[jax.Array, "N M3"] | None
 
 
-def plan_for(config: Config, count: int, budget: int, mesh: Mesh | None = None) -> Plan:
+def plan_for(config: Resolved, count: int, budget: int, mesh: Mesh | None = None) -> Plan:
     """What stays where while `count` samples are scored in `budget` bytes.
 
     Args:
@@ -42,17 +42,14 @@ def plan_for(config: Config, count: int, budget: int, mesh: Mesh | None = None) 
         BudgetError: Not even the smallest plan fits.
     """
     modalities = []
-    assert config.image_size is not None
-    assert config.blocks is not None
-    stages = len(config.blocks) * (len(config.aggregation.degrees) if config.variant == "v1" else 1)
-    if config.image_backbone is not None and config.uses_images:
-        tokens = (config.image_size // config.image_backbone.patch_size) ** 2
-        modalities.append(Tokens(tokens, config.image_backbone.module.config.width, stages))
-    if config.point_backbone is not None and config.uses_points:
-        width = config.point_backbone.module.config.width
-        modalities.append(Tokens(config.grouping.num_groups, width, stages))
+    if config.image is not None:
+        width = config.image.backbone.module.config.width
+        modalities.append(Tokens(config.image.num_tokens, width, config.image.num_stages))
+    if config.points is not None:
+        width = config.points.backbone.module.config.width
+        modalities.append(Tokens(config.points.num_groups, width, config.points.num_stages))
     references = config.scoring.references
-    return plan_memory(count, modalities, size=config.image_size, budget=budget, references=references, mesh=mesh)
+    return plan_memory(count, modalities, size=config.size, budget=budget, references=references, mesh=mesh)
 
 
 def devices_for(plan: Plan | None, mesh: Mesh | None) -> Mesh | None:
@@ -62,7 +59,7 @@ def devices_for(plan: Plan | None, mesh: Mesh | None) -> Mesh | None:
 
 def score_patches(
     features: Features,
-    config: Config,
+    config: Resolved,
     programs: Programs,
     *,
     plan: Plan | None = None,
@@ -73,8 +70,7 @@ def score_patches(
     finish, extra = _finish(features, config)
     references = draw_references(features.num_samples, config.scoring.references, seed=config.scoring.seed)
     schedule, machine = _choose(features, programs, plan)
-    device = jax.local_devices()[0] if machine.mesh is None else machine.mesh.devices.flat[0]
-    products = Products(config.scoring.precision, half_type(device))
+    products = Products(config.scoring.precision, config.scoring.half_type, config.scoring.implementation)
     count = len(modalities[0].stages)
     total: tuple[jax.Array, ...] | None = None
     for stage in range(count):
@@ -87,13 +83,15 @@ def score_patches(
     return PatchScores(mean[0] if features.image else None, mean[-1] if features.points else None)
 
 
-def _finish(features: Features, config: Config) -> tuple[Finish, tuple[jax.Array, ...]]:
+def _finish(features: Features, config: Resolved) -> tuple[Finish, tuple[jax.Array, ...]]:
     """The method's part of a schedule, and what it needs of each sample. A new option of scoring goes here."""
-    interval = 1.0 if "ia" in config.ablate else config.scoring.interval
+    own = config.scoring
     if features.image is None or features.points is None:
-        return AverageInterval(interval), ()
-    enhance, trust = "cae" not in config.ablate, "trust" not in config.ablate
-    return EnhanceAndAverage(interval, config.variant, enhance, trust), (patches_of_groups(features, config),)
+        return AverageInterval(own.interval, own.implementation), ()
+    grid = round(features.image.stages[0].shape[1] ** 0.5)
+    patches = patch_index(features.points.center_pixels, size=config.size, grid=grid)
+    finish = EnhanceAndAverage(own.interval, own.variant, own.enhancement, own.trust, own.implementation)
+    return finish, (patches,)
 
 
 def _choose(features: Features, programs: Programs, plan: Plan | None) -> tuple[Schedule, Machine]:

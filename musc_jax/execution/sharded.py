@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 
 from musc_jax._arrays import Array, as_float, as_index, expect_shape, expect_variant, safe_sqrt, same_dtype
 from musc_jax.crossmodal import EnhanceAndAverage
-from musc_jax.execution.devices import AXIS, BY_SAMPLE, EVERYWHERE, everywhere, half_type, on_every_device, padded_count
+from musc_jax.execution.devices import AXIS, BY_SAMPLE, EVERYWHERE, everywhere, on_every_device, padded_count
 from musc_jax.execution.schedule import Counter, Machine, Products, Stage, masks_of
 from musc_jax.kernels.rounding import common_scale, expect_precision
 from musc_jax.mutual import (
@@ -35,6 +35,7 @@ from musc_jax.mutual import (
     squared_of_pairs,
 )
 from musc_jax.references import References, draw_references
+from musc_jax.resolved import Device
 
 
 def _antipodal_pairs(share: int) -> tuple[np.ndarray, np.ndarray]:
@@ -322,7 +323,7 @@ def _sharded(
     features: tuple[jax.Array, ...], finish: Finish, references: References, mesh: Mesh, extra: tuple, precision: str
 ) -> tuple[jax.Array, ...]:
     none = (None,) * len(features)
-    products = Products(precision, half_type(mesh.devices.flat[0]))
+    products = Products(precision, Device.of(mesh.devices.flat[0]).half_type)
     scorers = Scorers.of(references)
     rows = features[0].shape[0]
     scorers = scorers._replace(columns=jnp.pad(scorers.columns, ((0, rows - len(scorers.columns)), (0, 0))))
