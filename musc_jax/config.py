@@ -312,6 +312,9 @@ class Config:
         backbone: Backbone | None = getattr(self, name)
         if backbone is None:
             raise ConfigError(f"{name}: modality {self.modality} needs it; see weights.load")
+        if self.implementation != "auto":
+            module = backbone.module.clone(implementation=self.implementation)
+            return dataclasses.replace(backbone, module=module)
         return backbone
 
     def _size(self, image: Backbone | None) -> int:

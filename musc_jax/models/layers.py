@@ -9,6 +9,8 @@ import numpy as np
 from einops import rearrange
 from flax import linen as nn
 
+from musc_jax.kernels import operation
+
 # Without it, an H100 multiplies float32 as TF32 and a TPU as bfloat16.
 PRECISION = jax.lax.Precision.HIGHEST
 
@@ -67,61 +69,13 @@ class Dense(nn.Module):
         return y
 
 
-def attention(q: jax.Array, k: jax.Array, v: jax.Array, dtype: str) -> jax.Array:
-    """softmax(q k^T / sqrt(d)) v for (batch, heads, tokens, d), in float32 out.
-
-    On a CPU one head after the other: its scores stay in the cache, which is nine times faster than the batched
-    product that `jax.nn.dot_product_attention` becomes there. Keys are rows there, so that the maxima over them are
-    taken lane by lane, and a column of ones beside the values gives the sums that the result is divided by: two passes
-    over the scores less. On NVIDIA half precision goes to cuDNN's fused kernel, where cuDNN takes it. The platform is
-    the one the program is lowered for, which need not be this machine's; only whether cuDNN is there is asked of this
-    machine, so a program exported for cuda where it is not has plain products. Where it is there, half precision
-    exports for one platform at a time: JAX lowers cuDNN's call for no other.
-    """
-
-    def one(head: tuple[jax.Array, ...]) -> jax.Array:
-        q, k, v = (x.astype(dtype) for x in head)
-        scores = jnp.matmul(q, k.T, precision=PRECISION, preferred_element_type=jnp.float32)
-        weights = nn.softmax(scores * (q.shape[-1] ** -0.5))
-        return jnp.matmul(weights.astype(dtype), v, precision=PRECISION, preferred_element_type=jnp.float32)
-
-    def keys_first(head: tuple[jax.Array, ...]) -> jax.Array:
-        q, k, v = head
-        q = q * (q.shape[-1] ** -0.5)
-        v = jnp.pad(v, ((0, 0), (0, 1)), constant_values=1)
-        q, k, v = (x.astype(dtype) for x in (q, k, v))
-        scores = jnp.matmul(k, q.T, precision=PRECISION, preferred_element_type=jnp.float32)
-        weights = jnp.exp(scores - scores.max(0, keepdims=True)).astype(dtype)
-        out = jnp.matmul(v.T, weights, precision=PRECISION, preferred_element_type=jnp.float32)
-        return (out[:-1] / out[-1:]).T
-
-    def fused(*heads: jax.Array) -> jax.Array:
-        moved = (x.astype(dtype).swapaxes(1, 2) for x in heads)
-        out = jax.nn.dot_product_attention(*moved, implementation="cudnn")
-        return out.swapaxes(1, 2).astype(jnp.float32)
-
-    def over_heads(apply: Callable, form: Callable, *heads: jax.Array) -> jax.Array:
-        return apply(form, tuple(x.reshape(-1, *x.shape[2:]) for x in heads)).reshape(q.shape)
-
-    def all_at_once(head: Callable, heads: tuple[jax.Array, ...]) -> jax.Array:
-        return jax.vmap(head)(heads)
-
-    forms: dict[str, Callable] = {
-        "cpu": partial(over_heads, jax.lax.map, keys_first),
-        "default": partial(over_heads, all_at_once, one),
-    }
-    if dtype != "float32" and _is_taken(fused, q, k, v):
-        forms["cuda"] = fused
-    return jax.lax.platform_dependent(q, k, v, **forms)
-
-
-def _is_taken(form: Callable, *arrays: jax.Array) -> bool:
-    """Whether a form can be traced here: cuDNN is found and has a kernel for these shapes on this device."""
-    try:
-        jax.eval_shape(form, *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in arrays))
-    except (RuntimeError, ValueError):  # no cuDNN, head sizes or a version that it does not take
-        return False
-    return True
+@operation("attention")
+def attention(q: jax.Array, k: jax.Array, v: jax.Array, *, dtype: str) -> jax.Array:
+    """softmax(q k^T / sqrt(d)) v for (batch, heads, tokens, d), multiplied in `dtype`, float32 out."""
+    q, k, v = (x.astype(dtype) for x in (q, k, v))
+    product = partial(jnp.matmul, precision=PRECISION, preferred_element_type=jnp.float32)
+    weights = nn.softmax(product(q, k.swapaxes(-1, -2)) * (q.shape[-1] ** -0.5))
+    return product(weights.astype(dtype), v)
 
 
 class Block(nn.Module):
@@ -134,6 +88,7 @@ class Block(nn.Module):
     layer_scale: bool = False
     qkv_bias: bool = True
     dtype: str = "float32"
+    implementation: str = "auto"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -143,7 +98,8 @@ class Block(nn.Module):
             LayerNorm(self.norm_epsilon, name="norm1")(x)
         )
         q, k, v = rearrange(qkv, "b m (part h d) -> part b h m d", part=3, h=self.heads)
-        mixed = rearrange(attention(q, k, v, self.dtype), "b h m d -> b m (h d)")
+        mixed = attention(q, k, v, dtype=self.dtype, implementation=self.implementation)
+        mixed = rearrange(mixed, "b h m d -> b m (h d)")
         mixed = Dense(width, dtype=self.dtype, name="proj")(mixed)
         x = x + self._scaled(mixed, "scale1")
         hidden = Dense(self.mlp_width, dtype=self.dtype, name="fc1")(LayerNorm(self.norm_epsilon, name="norm2")(x))

@@ -191,10 +191,12 @@ class PointTransformer(nn.Module):
     Attributes:
         config: The sizes.
         dtype: Operands of the products; everything else is float32.
+        implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
     """
 
     config: PointTransformerConfig
     dtype: str = "float32"
+    implementation: str = "auto"
 
     @nn.compact
     def __call__(
@@ -245,6 +247,7 @@ class PointTransformer(nn.Module):
                 norm_epsilon=c.epsilon,
                 qkv_bias=False,
                 dtype=self.dtype,
+                implementation=self.implementation,
                 name=f"blocks_{index}",
             )(x + positions)
             if index in blocks:

@@ -54,10 +54,12 @@ class VisionTransformer(nn.Module):
     Attributes:
         config: The architecture.
         dtype: Operands of the products; residual stream, norms and softmax are float32 in any case.
+        implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
     """
 
     config: VitConfig
     dtype: str = "float32"
+    implementation: str = "auto"
 
     @nn.compact
     def __call__(
@@ -103,6 +105,7 @@ class VisionTransformer(nn.Module):
                 activation=ACTIVATIONS[c.activation],
                 layer_scale=c.layer_scale,
                 dtype=self.dtype,
+                implementation=self.implementation,
                 name=f"blocks_{index}",
             )(x)
             if index in blocks:

@@ -36,13 +36,17 @@ def backbone_of(name):
 
 
 def config_of(modality, backbone, variant="released", **options):
-    return Config(
-        variant=variant,
-        modality=modality,
-        image_backbone=None if modality == "points" else backbone_of(backbone),
-        point_backbone=None if modality == "rgb" else backbone_of("point_mae"),
-        **({"rescoring": RescoringConfig(windows=(1, 2, 3))} if variant == "v1" else {}) | options,
-    ).resolved().config
+    return (
+        Config(
+            variant=variant,
+            modality=modality,
+            image_backbone=None if modality == "points" else backbone_of(backbone),
+            point_backbone=None if modality == "rgb" else backbone_of("point_mae"),
+            **({"rescoring": RescoringConfig(windows=(1, 2, 3))} if variant == "v1" else {}) | options,
+        )
+        .resolved()
+        .config
+    )
 
 
 def write(folder, dataset, categories, config, *, given=None, **changes):

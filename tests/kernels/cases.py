@@ -60,6 +60,11 @@ BROKEN = np.where(f(7, 11) < 0.2, np.nan, TIED).astype(np.float32)
 NEGATIVE_NAN = np.copysign(np.float32(np.nan), np.float32(-1))
 
 CASES: dict[str, list[Case]] = {
+    "attention": [
+        Case((f(2, 3, 9, 8), f(2, 3, 9, 8), f(2, 3, 9, 8)), {"dtype": "float32"}),
+        Case((20 * f(1, 1, 5, 4), 20 * f(1, 1, 5, 4), f(1, 1, 5, 4)), {"dtype": "float32"}),
+        Case((f(1, 2, 1, 3), f(1, 2, 1, 3), f(1, 2, 1, 3)), {"dtype": "float32"}),
+    ],
     "farthest_points": [
         Case((CLOUD, np.ones(700, bool), START), {"num": 40}),
         Case((CLOUD, mask(700, 0.3), START), {"num": 40}),

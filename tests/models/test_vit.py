@@ -43,7 +43,7 @@ def test_every_form_of_attention_is_its_definition(rng, monkeypatch, dtype, tole
         monkeypatch.setattr(jax.lax, "platform_dependent", _form_elsewhere)
     # Powers of two scale without rounding; so does 16^-0.5.
     q, k, v = (jnp.asarray(rng.normal(size=(2, 3, 11, 16)) * scale, dtype) for scale in (16, 8, 1))
-    got = attention(*(x.astype("float32") for x in (q, k, v)), dtype)
+    got = attention(*(x.astype("float32") for x in (q, k, v)), dtype=dtype)
     q, k, v = (np.asarray(x.astype("float32"), np.float64) for x in (q, k, v))
     scores = q @ k.swapaxes(2, 3) / 4
     assert scores.max() > 200
