@@ -1,5 +1,6 @@
 """Which half precision "fast" rounds to: by platform and not by a device's name, on the host as in lowering."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import jax
@@ -10,9 +11,8 @@ from scenes import make_backbones, make_samples
 
 from musc_jax import Config, pipeline
 from musc_jax.config import ScoringConfig
-from musc_jax.execution import scoring
-from musc_jax.execution.devices import half_type
 from musc_jax.kernels.rounding import in_half
+from musc_jax.resolved import Device
 
 # As devices describe themselves, and the platform that a program is lowered for there.
 DEVICES = {
@@ -30,7 +30,7 @@ DEVICES = {
 def test_the_platform_decides(name):
     platform, version, kind, expected = DEVICES[name]
     client = SimpleNamespace(platform=platform, platform_version=version)
-    assert half_type(SimpleNamespace(platform=platform, device_kind=kind, client=client)) == expected
+    assert Device.of(SimpleNamespace(platform=platform, device_kind=kind, client=client)).half_type == expected
 
 
 @pytest.mark.parametrize("platform", ["cuda", "rocm", "tpu", "cpu"])
@@ -42,10 +42,15 @@ def test_a_program_that_is_not_told_takes_the_same(platform):
 
 
 def test_the_pipeline_asks_the_device_it_scores_on(monkeypatch):
-    asked, scores = [], {}
+    asked, scores, plain = [], {}, Device.of
     config = Config(modality="rgb", image_size=32, scoring=ScoringConfig(precision="fast"), **make_backbones())
     for chosen in ("float16", "bfloat16"):
-        monkeypatch.setattr(scoring, "half_type", lambda device, chosen=chosen: asked.append(device) or chosen)
+
+        def of(device, chosen=chosen):
+            asked.append(device)
+            return dataclasses.replace(plain(device), half_type=chosen)
+
+        monkeypatch.setattr(Device, "of", of)
         scores[chosen] = pipeline.score(make_samples(3), config).patch_scores.image
     assert asked == [jax.devices()[0]] * 2
     assert np.abs(scores["float16"] - scores["bfloat16"]).max() > 0
