@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from absl import app, flags, logging
 
@@ -26,6 +27,24 @@ def expanded(path: str | None) -> str | None:
     return None if path is None else os.path.expanduser(path)
 
 
+class PathError(ValueError):
+    """A path on the command line that leads nowhere; one line that names the flag."""
+
+
+def path(flag: str, text: str) -> Path:
+    """A path out of a flag, its ~ replaced.
+
+    Raises:
+        PathError: It is empty, or the home folder of nobody known.
+    """
+    if not text:
+        raise PathError(f"--{flag}: expected a path, received ''")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise PathError(f"--{flag}: {text}: there is no such home folder") from None
+
+
 def execute(
     argv: list[str], work: Callable[[], None], bad_input: tuple[type[Exception], ...], *, interrupted: str
 ) -> int:
@@ -41,6 +60,7 @@ def execute(
         The exit code: 0, 2 for bad input, 130 on Ctrl-C.
     """
     return_freed_memory(scarce=False)
+    refused: tuple[type[Exception], ...] = (PathError, *bad_input)
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # JAX tells at length which accelerators it did not find
     if len(argv) > 1:
@@ -48,8 +68,14 @@ def execute(
         return 2
     try:
         work()
-    except bad_input as error:
+    except refused as error:
         say(f"error: {error}")
+        return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # A file that cannot be read or written is nothing that a traceback would explain.
+        say(f"error: {error.filename}: {error.strerror or error}; see to its place and permissions")
         return 2
     except KeyboardInterrupt:
         say(interrupted)

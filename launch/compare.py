@@ -23,14 +23,17 @@ from absl import flags
 
 import weights
 from launch import command
+from launch.own_files import RECORD
 from musc_jax import report
 from musc_jax.config import Config, ConfigError, RescoringConfig, usual_windows
 from musc_jax.data import DATASETS
 from musc_jax.report import Comparison, Published, Setting
 from musc_jax.report.tables import METRIC_KEYS
+from musc_jax.storage.paths import unfinished_in
 
 PUBLISHED = "published"
 _SUMMARY, _RECORD = "metrics.json", "run.json"
+_MOST_NESTED = 3
 
 
 class CompareError(ValueError):
@@ -131,8 +134,8 @@ def _find_runs(path: Path) -> list[Run]:
             return [_read_run(path, path / _SUMMARY)]
         folders = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
         finished = [p for p in folders if (p / _SUMMARY).exists()]
-        unfinished = [p for p in folders if p not in finished and any(p.glob("*/category.json"))]
-        started = unfinished or any((p / "category.json").exists() for p in folders)
+        unfinished = [p for p in folders if p not in finished and _has_categories(p)]
+        started = unfinished or any((p / RECORD).exists() for p in folders)
     except OSError as error:
         raise CompareError(f"{path}: cannot be read ({error.strerror})") from None
     if not finished:
@@ -141,6 +144,17 @@ def _find_runs(path: Path) -> list[Run]:
     for folder in unfinished:
         command.say(f"left out: {folder}: no {_SUMMARY}: the run is not finished")
     return [_read_run(p, p / _SUMMARY) for p in finished]
+
+
+def _has_categories(folder: Path, depth: int = _MOST_NESTED) -> bool:
+    """Whether categories lie in a folder, of which some may lie in others (`line1/left`)."""
+    try:
+        inner = [p for p in folder.iterdir() if p.is_dir() and not p.is_symlink() and not (p / _SUMMARY).exists()]
+    except OSError:
+        return False  # no folder of ours
+    return any((p / RECORD).exists() for p in inner) or (
+        depth > 1 and any(_has_categories(p, depth - 1) for p in inner)
+    )
 
 
 # Comparing
@@ -256,7 +270,7 @@ def _write_json(path: Path, value: Mapping[str, Any], runs: Sequence[Run]) -> No
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     own = {run.path.resolve() for run in runs if run.path.is_file()}
     own |= {(run.path / name).resolve() for run in runs for name in (_SUMMARY, _RECORD)}
-    partial = path.with_name(f".partial-{path.name}-{os.getpid()}")
+    partial = unfinished_in(path.parent)
     try:
         if path.resolve() in own:
             raise CompareError(f"--json={path}: is a file of a run that is compared; pass another name")

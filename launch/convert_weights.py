@@ -8,7 +8,6 @@ folder that MUSC_WEIGHTS_DIR names.
 """
 
 import os
-from pathlib import Path
 
 # Before JAX starts: its notes about what hardware it did not find are not this program's messages.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -29,8 +28,8 @@ def _define() -> None:
 def _convert() -> None:
     values = flags.FLAGS
     overrides = {"heads": values.heads} if values.heads is not None else {}
-    made = weights.convert(values.source, values.backbone, values.output, **overrides)
-    output = Path(values.output).expanduser()
+    output = command.path("output", values.output)
+    made = weights.convert(values.source, values.backbone, output, **overrides)
     command.say(f"{made.backbone}: {made.architecture.depth} blocks of width {made.architecture.width}")
     command.say(f"from {made.source} (SHA-256 with its settings {made.source_digest})")
     print(f"{output}  {output.stat().st_size / 1e6:.1f} MB")

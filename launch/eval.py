@@ -32,14 +32,23 @@ from launch import command, distributed
 from launch import flags as options
 from launch.command import say
 from launch.compilation import keep_programs
-from launch.output import OutputError, ResultsFolder, digest_of, map_tiff, scores_csv
+from launch.output import (
+    SCORES,
+    OutputError,
+    ResultsFolder,
+    digest_of,
+    map_tiff,
+    refuse_within,
+    saved_file,
+    scores_csv,
+)
 from launch.progress import ProgressBar
 from launch.summary import summarise, versions
 from musc_jax import metrics as measure
 from musc_jax import pipeline, report
 from musc_jax.config import Config, ConfigError
 from musc_jax.data import DataError, Dataset, Sample, SampleError, open_dataset
-from musc_jax.execution.feature_store import FeatureStore
+from musc_jax.execution.feature_store import FeatureStore, StoreError
 from musc_jax.execution.memory import BudgetError, Plan, return_freed_memory
 from musc_jax.execution.programs import Programs
 from musc_jax.execution.scoring import plan_for
@@ -158,10 +167,10 @@ def _files(results: pipeline.Results, save: tuple[str, ...], note: str | None) -
         }
         for sample, pred, highest in zip(results.samples, results.pred_scores, results.max_scores, strict=True)
     ]
-    files = {"scores.csv": scores_csv(rows)}
+    files = {SCORES: scores_csv(rows)}
     if "maps" in save:
         for sample, anomaly_map in zip(results.samples, results.anomaly_maps, strict=True):
-            files[f"maps/{sample.name}.tiff"] = map_tiff(anomaly_map)
+            files[saved_file("maps", sample.name)] = map_tiff(anomaly_map)
     if "images" in save:
         scale = report.color_scale(results.anomaly_maps)
         for i, sample in enumerate(results.samples):
@@ -175,7 +184,7 @@ def _files(results: pipeline.Results, save: tuple[str, ...], note: str | None) -
                 gt_label=sample.gt_label,
                 note=note,
             )
-            files[f"images/{sample.name}.png"] = report.png_bytes(picture)
+            files[saved_file("images", sample.name)] = report.png_bytes(picture)
     return files
 
 
@@ -212,22 +221,30 @@ def feature_store(cache_dir: Path, plan: Plan) -> Iterator[FeatureStore | None]:
         yield None
         return
     folder = cache_dir / "features"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        atomic.sweep(folder)
-        with atomic.temporary(folder / "category") as path:
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            atomic.sweep(folder)
+            path = stack.enter_context(atomic.temporary(folder / "category"))
             path.mkdir()
-            with FeatureStore(path) as store:
-                if store.free() < plan.disk_bytes:
-                    needed, free = (f"{size / 1e9:.1f} GB" for size in (plan.disk_bytes, store.free()))
-                    raise OutputError(
-                        f"{folder}: features need {needed}, {free} are free; pass another --cache_dir, "
-                        "or raise --memory_gb"
-                    )
+            store = FeatureStore(path)
+            available = store.free()
+        except OSError as error:
+            raise _unusable_store(error, folder) from None
+        if available < plan.disk_bytes:
+            needed, free = (f"{size / 1e9:.1f} GB" for size in (plan.disk_bytes, available))
+            raise OutputError(
+                f"{folder}: features need {needed}, {free} are free; pass another --cache_dir, or raise --memory_gb"
+            )
+        try:
+            with store:
                 yield store
-    except OSError as error:
-        place = error.filename or folder
-        raise OutputError(f"{place}: {error.strerror or error}; pass another --cache_dir") from None
+        except StoreError as error:  # of other files others speak
+            raise _unusable_store(error, folder) from None
+
+
+def _unusable_store(error: OSError, folder: Path) -> OutputError:
+    return OutputError(f"{error.filename or folder}: {error.strerror or error}; pass another --cache_dir")
 
 
 def _run_category(
@@ -292,7 +309,8 @@ def evaluate() -> None:
     _expect_devices()
     # Metrics import it when they are needed; the second that this takes is not theirs.
     importlib.import_module("sklearn.metrics")
-    cache_dir = Path(options.CACHE_DIR.value).expanduser()
+    cache_dir, data_dir = command.path("cache_dir", options.CACHE_DIR.value), command.expanded(options.DATA_DIR.value)
+    refuse_within(cache_dir, data_dir, "--cache_dir")
     keep_programs(cache_dir)
     save = options.save_list()
     config, division = options.plain_config(), options.division()
@@ -302,8 +320,9 @@ def evaluate() -> None:
     config = resolved.config
     folder = None
     if distributed.is_first():
-        data_dir = command.expanded(options.DATA_DIR.value)
-        folder = ResultsFolder(Path(options.OUTPUT_DIR.value).expanduser(), options.DATASET.value, data_dir=data_dir)
+        output_dir = command.path("output_dir", options.OUTPUT_DIR.value)
+        folder = ResultsFolder(output_dir, options.DATASET.value, data_dir=data_dir)
+        folder.expect(dict.fromkeys(options.CATEGORIES.value or (), ()))  # before what takes minutes, and again below
     note = RANDOM_NOTE if config.random_weights else None
     dataset = _open(config, cache_dir)
     for warning in dataset.warnings:
@@ -313,6 +332,8 @@ def evaluate() -> None:
             say(f"left out of {category}: {problem}")
     _expect_same(config, dataset, division)
     with folder.locked() if folder else contextlib.nullcontext():
+        if folder:
+            folder.expect({name: dataset.names(name) for name in dataset.categories}, save)
         _evaluate(resolved, dataset, division, folder, save, note, started)
 
 
@@ -340,7 +361,7 @@ def _evaluate(
 ) -> None:
     """Category by category; of several processes the first has the folder, looks into it, writes and reports."""
     programs, records, config = Programs(), {}, resolved.config
-    budget, cache_dir = options.memory_budget(), Path(options.CACHE_DIR.value).expanduser()
+    budget, cache_dir = options.memory_budget(), command.path("cache_dir", options.CACHE_DIR.value)
     for category in dataset.categories:
         identity = _identity(config, dataset, category, division)
         record = folder.finished(category, identity, save) if folder else None
@@ -369,7 +390,7 @@ def _evaluate(
                 seeds=scored.metrics if len(scored.metrics) > 1 else None,
             )
         elif folder:
-            say(f"{category}: finished before with the same settings, taken from {folder.path / category}")
+            say(f"{category}: finished before with the same settings, taken from {folder.folder(category)}")
         records[category] = record
     if folder:
         summarise(config, dataset, division, folder, records, programs, note, started)

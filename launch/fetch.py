@@ -35,6 +35,7 @@ from musc_jax.data.published.layout_check import Finding, check_layout
 from musc_jax.data.spec import Archive, Source
 from musc_jax.storage.archives import MOST_BYTES, ArchiveError, Inventory, extract, inspect
 from musc_jax.storage.download import DownloadError, download
+from musc_jax.storage.paths import below
 
 _STORE = ".download"
 _INTERRUPTED = "interrupted; the same command goes on where it stopped"
@@ -80,13 +81,13 @@ def _order() -> Order:
     given = flags.FLAGS
     return Order(
         dataset=given.dataset,
-        data_dir=None if given.data_dir is None else Path(given.data_dir).expanduser(),
+        data_dir=None if given.data_dir is None else command.path("data_dir", given.data_dir),
         accept_license=given.accept_license,
         check=given.check,
         categories=given.categories,
         url=given.url,
         sha256=given.sha256,
-        archives=[Path(path).expanduser() for path in given.archive],
+        archives=[command.path("archive", path) for path in given.archive],
         keep_archive=given.keep_archive,
     )
 
@@ -189,7 +190,7 @@ def _fetch_all(order: Order, source: Source, root: Path) -> None:
 
 
 def _fetch(archive: Archive, digest: str | None, order: Order, source: Source, root: Path) -> None:
-    place = root / _STORE / archive.name
+    place = below(root / _STORE, archive.name)
     arrived = place.exists()
     bar = ProgressBar(in_bytes=True)
     try:

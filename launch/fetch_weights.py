@@ -33,7 +33,7 @@ def _define() -> None:
 
 def _folder() -> Path:
     given = flags.FLAGS.weights_dir or os.environ.get("MUSC_WEIGHTS_DIR")
-    return Path(given).expanduser() if given else weights.default_folder()
+    return command.path("weights_dir", given) if given else weights.default_folder()
 
 
 def _list() -> None:

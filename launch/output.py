@@ -14,35 +14,57 @@ from typing import Any
 import numpy as np
 import tifffile
 
-_PARTIAL = ".partial-"
-_RECORD = "category.json"
+from launch.own_files import (
+    RECORD,
+    SAVED,
+    SCORES,
+    SUMMARIES,
+    WAY_OUT,
+    OutputError,
+    is_plain_file,
+    is_summary,
+    json_text,
+    read_record,
+    refuse_foreign,
+    replace_own,
+)
+from musc_jax.storage.paths import UnsafeNameError, below, is_unfinished, link_between, unfinished_in
 
 Metrics = Mapping[str, float | None]
 
 
-class OutputError(ValueError):
-    """The results folder cannot be used; the message says why and what to pass instead."""
+def saved_file(kind: str, sample: str) -> str:
+    """The name, in its category's folder, of what is saved of a sample: kind is "maps" or "images"."""
+    return SAVED[kind].format(sample)
+
+
+def refuse_within(path: Path, data_dir: str | None, flag: str) -> None:
+    """Refuses a folder to write into that lies in the dataset.
+
+    Raises:
+        OutputError: It does; names the flag that moves it.
+    """
+    if data_dir is not None and path.resolve().is_relative_to(Path(data_dir).resolve()):
+        raise OutputError(f"{path}: lies in the dataset, into which nothing is written; pass {flag}")
 
 
 class ResultsFolder:
-    """OUTPUT_DIR/DATASET, with one folder for each category.
+    """OUTPUT_DIR/DATASET, with one folder for each category; a category `line1/left` lies in `line1`.
 
-    A category is written into a hidden folder and renamed when it is complete. A run that was killed leaves at most
-    such hidden entries, which the next run removes.
+    A category is written under a temporary name and put in place when it is complete. A run that was killed leaves at
+    most such unfinished entries, which the next run removes. What is there already is replaced only if a record of an
+    earlier run lists it; everything else stays where it is, or the run is refused before any work.
     """
 
     def __init__(self, output_dir: Path, dataset: str, *, data_dir: str | None = None) -> None:
-        self.path = output_dir / dataset
-        if data_dir is not None and self.path.resolve().is_relative_to(Path(data_dir).resolve()):
-            # Also with the default, in a folder of one's own parts: the next run would find this one's pictures there.
-            raise OutputError(f"{self.path}: lies in the dataset, into which nothing is written; pass --output_dir")
-        try:
+        self.path, self._data_dir = below(output_dir, dataset), data_dir
+        # Also with the default, in a folder of one's own parts: the next run would find this one's pictures there.
+        refuse_within(self.path, data_dir, "--output_dir")
+        with _explained(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / f"{_PARTIAL}probe"
-            probe.touch()
-            probe.unlink(missing_ok=True)
-        except OSError as error:
-            raise OutputError(f"{self.path}: cannot be written ({error.strerror}); pass another --output_dir") from None
+            probe = unfinished_in(self.path)
+            probe.touch(exist_ok=False)
+            probe.unlink()
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -51,26 +73,65 @@ class ResultsFolder:
         Raises:
             OutputError: Another run is writing here.
         """
-        descriptor = os.open(self.path, os.O_RDONLY) if os.name == "posix" else None
+        descriptor = _lock(self.path)
         try:
-            if descriptor is not None:
-                import fcntl  # not on Windows
-
-                try:
-                    # The kernel gives the lock up when the process dies, however it dies; no lock file can go stale.
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise OutputError(
-                        f"{self.path}: another run is writing there; wait for it or pass another --output_dir"
-                    ) from None
-                except OSError:
-                    pass  # a file system without locks
-            for entry in self.path.glob(f"{_PARTIAL}*"):
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            with _explained(self.path):
+                for entry in filter(is_unfinished, sorted(self.path.iterdir())):
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
             yield
         finally:
             if descriptor is not None:
                 os.close(descriptor)
+
+    def folder(self, category: str) -> Path:
+        """The folder of a category's results.
+
+        Raises:
+            OutputError: The name leads somewhere else.
+        """
+        try:
+            return below(self.path, category)
+        except UnsafeNameError as error:
+            raise OutputError(f"category {error}") from None
+
+    def expect(self, samples: Mapping[str, Sequence[str]], save: Sequence[str] = ()) -> None:
+        """Refuses, before any work, what could not be written in the end, or only over somebody else's files.
+
+        Args:
+            samples: Names of the samples by category, all that will be written.
+            save: What is saved of each.
+
+        Raises:
+            OutputError: Names the file or folder that is in the way.
+        """
+        for name in SUMMARIES:
+            path = self.path / name
+            if os.path.lexists(path) and not is_summary(path):
+                raise OutputError(f"{path}: is not of an earlier run, so it is not replaced; {WAY_OUT}")
+        for category, names in samples.items():
+            folder = self.folder(category)
+            refuse_within(folder, self._data_dir, "--output_dir")
+            first, *_ = category.split("/")
+            if first.casefold() in SUMMARIES:
+                raise OutputError(f"{folder}: is where the run's summary goes; rename the category {category!r}")
+            files = [SCORES, *(saved_file(kind, name) for kind in save for name in names)]
+            with _explained(folder):
+                self._expect_room(category, folder, samples)
+                refuse_foreign(folder, files)
+
+    def _expect_room(self, category: str, folder: Path, others: Mapping[str, Any]) -> None:
+        for other in others:
+            inner = category.removeprefix(f"{other}/").split("/")[0]
+            if category.startswith(f"{other}/") and inner in (RECORD, SCORES, *SAVED):
+                raise OutputError(f"{folder}: is where {inner} of the category {other} goes; score them one by one")
+        link = link_between(self.path, folder)
+        if link is not None:
+            raise OutputError(f"{link}: is a link, through which nothing is written; {WAY_OUT}")
+        way = self.path
+        for part in folder.relative_to(self.path).parts:
+            way /= part
+            if way.exists() and not way.is_dir():
+                raise OutputError(f"{way}: is a file where a folder for {category} goes; {WAY_OUT}")
 
     def finished(self, category: str, digest: str, save: tuple[str, ...]) -> dict[str, Any] | None:
         """The record of a finished category, or None when it has to be computed.
@@ -78,15 +139,17 @@ class ResultsFolder:
         It counts only if everything that changes its numbers is the same, what is to be saved was saved, and its files
         are what was written.
         """
-        folder = self.path / category
+        folder = self.folder(category)
+        record = read_record(folder)
+        if record is None:
+            return None
         try:
-            record = json.loads((folder / _RECORD).read_text())
             fresh = record["digest"] == digest and set(save) <= set(record["saved"])
             intact = fresh and all(
-                hashlib.sha256((folder / name).read_bytes()).hexdigest() == value
+                is_plain_file(folder / name) and hashlib.sha256((folder / name).read_bytes()).hexdigest() == value
                 for name, value in record["files"].items()
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, TypeError):
             return None
         return record if intact else None
 
@@ -104,7 +167,11 @@ class ResultsFolder:
         skipped: Sequence[str] = (),
         seeds: Mapping[str, Metrics] | None = None,
     ) -> dict[str, Any]:
-        """Writes a category's files and its record, and puts them in place of what was there."""
+        """Writes a category's files and its record, in place of those that an earlier run wrote.
+
+        Raises:
+            OutputError: No room or no permission; or what `expect` refuses has appeared meanwhile.
+        """
         record = {
             "digest": digest,
             "saved": list(save),
@@ -116,35 +183,39 @@ class ResultsFolder:
             **({"seeds": {seed: dict(values) for seed, values in seeds.items()}} if seeds else {}),
             "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         }
-        partial = self.path / f"{_PARTIAL}{category}"
-        shutil.rmtree(partial, ignore_errors=True)
-        for name, data in files.items():
-            target = partial / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(data)
-        (partial / _RECORD).write_text(_json(record))
-        final = self.path / category
-        if final.exists():
-            # Renamed first: a folder half deleted under its own name could be taken for a finished one.
-            old = self.path / f"{_PARTIAL}old-{category}"
-            shutil.rmtree(old, ignore_errors=True)
-            final.rename(old)
-            partial.rename(final)
-            shutil.rmtree(old)
-        else:
-            partial.rename(final)
+        final, partial = self.folder(category), unfinished_in(self.path)
+        try:
+            with _explained(final):
+                for name, data in {**files, RECORD: json_text(record).encode()}.items():
+                    target = below(partial, name)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_bytes(data)
+                self._expect_room(category, final, {})
+                refuse_foreign(final, list(files))
+                if os.path.lexists(final):
+                    replace_own(partial, final, record)
+                else:
+                    final.parent.mkdir(parents=True, exist_ok=True)
+                    partial.rename(final)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
         return record
 
     def write(self, name: str, text: str) -> None:
         """Writes one summary file under a temporary name and renames it."""
-        partial = self.path / f"{_PARTIAL}{name}"
-        partial.write_text(text)
-        partial.replace(self.path / name)
+        partial = unfinished_in(self.path)
+        with _explained(self.path / name):
+            try:
+                partial.write_text(text, encoding="utf-8")
+                partial.replace(self.path / name)
+            finally:
+                partial.unlink(missing_ok=True)
 
     def remove_summary(self) -> None:
         """Removes the summary of an earlier run, which would speak of categories that are about to change."""
-        for name in ("metrics.json", "metrics.csv", "run.json"):
-            (self.path / name).unlink(missing_ok=True)
+        for path in (self.path / name for name in SUMMARIES):
+            with _explained(path):
+                path.unlink(missing_ok=True)
 
     def write_summary(
         self,
@@ -158,14 +229,37 @@ class ResultsFolder:
     ) -> None:
         """Writes metrics.csv, run.json and, last, metrics.json."""
         self.write("metrics.csv", metrics_csv)
-        self.write("run.json", _json(run))
+        self.write("run.json", json_text(run))
         summary: dict[str, Any] = {"note": note} if note else {}
-        self.write("metrics.json", _json(summary | {"categories": categories, "mean": mean, **(repetitions or {})}))
+        self.write("metrics.json", json_text(summary | {"categories": categories, "mean": mean, **(repetitions or {})}))
 
 
-def _json(value: Any) -> str:
-    # allow_nan=False: NaN is no JSON, and an undefined value must have become null before.
-    return json.dumps(value, indent=2, allow_nan=False) + "\n"
+@contextlib.contextmanager
+def _explained(place: Path) -> Iterator[None]:
+    """What the file system says while something is written there, as one line."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(f"{place}: cannot be written ({reason}); make room or pass another --output_dir") from None
+
+
+def _lock(folder: Path) -> int | None:
+    """A descriptor that holds a folder as long as it is open; None where that is not possible."""
+    if os.name != "posix":
+        return None
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        # The kernel gives the lock up when the process dies, however it dies; no lock file can go stale.
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise OutputError(f"{folder}: another run is writing there; wait for it or pass another --output_dir") from None
+    except OSError:
+        pass  # a file system without locks
+    return descriptor
 
 
 def scores_csv(rows: list[dict[str, Any]]) -> bytes:

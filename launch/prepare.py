@@ -7,7 +7,6 @@ comes in one report.
 """
 
 import os
-from pathlib import Path
 
 # Before JAX starts: its notes about what hardware it did not find are not this program's messages.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -41,7 +40,7 @@ def _prepare() -> None:
     bar = ProgressBar()
     request = Request(
         data_dir=command.expanded(values.data_dir),
-        cache_dir=Path(values.cache_dir).expanduser(),
+        cache_dir=command.path("cache_dir", values.cache_dir),
         categories=values.categories,
         modality=DATASETS[values.dataset].modalities[-1],
         seed=values.seed,

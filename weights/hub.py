@@ -12,6 +12,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from musc_jax._text import shown
+from musc_jax.storage.paths import UnsafeNameError, below
 from weights.errors import WeightsError
 from weights.files import FOLDER_FILES, Checkpoint, locate
 
@@ -38,11 +39,15 @@ def fetch(repository: str, revision: str) -> HubFile:
         revision: A commit, or the name of a branch or tag.
 
     Raises:
-        HubError: No network and not in the cache, no such model, no permission.
+        HubError: No network and not in the cache, no such model, no permission, a revision that is no name.
         WeightsError: What is in the cache is damaged and cannot be replaced.
     """
     from huggingface_hub import constants, hf_hub_download
 
+    try:
+        below(Path(), revision)  # the hub's library makes it a file in its cache
+    except UnsafeNameError as error:
+        raise HubError(f"revision {error}") from None
     get = partial(hf_hub_download, repository, revision=revision)
     offline = bool(constants.HF_HUB_OFFLINE)
     with _quiet():

@@ -85,7 +85,7 @@ def load(
         return _random(spec, seed, dtype, overrides)
     if os.fspath(path) == "pretrained":
         places = [weights_dir, os.environ.get("MUSC_WEIGHTS_DIR")]
-        store = Path(cache_dir).expanduser() if cache_dir else default_folder()
+        store = _expanded(cache_dir) if cache_dir else default_folder()
         return _pretrained(spec, places, store, revision, dtype, overrides, report or _silent, progress)
     return _explicit(_path(path, "a path, 'pretrained' or 'random'"), spec, dtype, overrides)
 
@@ -127,7 +127,7 @@ def convert(
     Raises:
         WeightsError: As with `load`; an output that is named otherwise, that is the source, or cannot be written.
     """
-    spec, target = spec_of(backbone), Path(output).expanduser()
+    spec, target = spec_of(backbone), _expanded(output)
     if target.suffix != SAFETENSORS:
         raise WeightsError(f"{target}: expected a name that ends in {SAFETENSORS}")
     checkpoint = locate(_path(source, "a file or folder with a checkpoint"))
@@ -164,7 +164,7 @@ def fetch(
     """
     spec, report = spec_of(backbone), report or _silent
     place = folder or os.environ.get("MUSC_WEIGHTS_DIR")
-    target = _stored(Path(place).expanduser() if place else default_folder(), spec)
+    target = _stored(_expanded(place) if place else default_folder(), spec)
     if _usable(target, spec, revision, report, replace_own=False):
         report(f"{backbone}: there already")
     elif _fetch(spec, target, revision, report, progress) is not None:
@@ -172,9 +172,16 @@ def fetch(
     return target
 
 
+def _expanded(given: str | os.PathLike) -> Path:
+    try:
+        return Path(given).expanduser()
+    except RuntimeError:
+        raise WeightsError(f"{shown(os.fspath(given))}: there is no such home folder") from None
+
+
 def _path(given: str | os.PathLike, expected: str) -> Path:
     """What a user names as a path, if something is there."""
-    path = Path(given).expanduser()
+    path = _expanded(given)
     if "://" in os.fspath(given):
         raise WeightsError(f"{shown(given)}: an address; download it and pass the file")
     if not os.fspath(given) or not os.path.lexists(path):
@@ -365,7 +372,7 @@ def _pretrained(
     progress: Progress | None,
 ) -> Backbone:
     """The sources of published parameters, one after the other."""
-    folders = [Path(place).expanduser() for place in places if place]
+    folders = [_expanded(place) for place in places if place]
     for folder in folders:
         if not folder.is_dir():
             raise WeightsError(

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from musc_jax.data.sample import DataError, Sample
+from musc_jax.storage.paths import UnsafeNameError, below
 from musc_jax.storage.prefetch import map_ahead
 
 # Explanations above so many characters are not repeated.
@@ -223,7 +224,7 @@ def assemble(
     taken = {category: tuple(found[:limit]) for category, found in candidates.items()}
     jobs = [candidate for found in taken.values() for candidate in found]
     results = iter(_check_all(jobs, workers, progress))
-    report, notes = list(faults), list(warnings)
+    report, notes = [*faults, *_unsafe_categories(name, taken)], list(warnings)
     entries: dict[str, list[Entry]] = {}
     skipped: dict[str, list[str]] = {}
     for category, found in taken.items():
@@ -256,11 +257,31 @@ def _check_all(jobs: Sequence[Candidate], workers: int, progress: Progress | Non
     if progress is not None:
         progress("check samples", 0, len(jobs))
     results: list[Checked] = []
-    for checked in map_ahead(lambda job: job.check(), jobs, workers=workers, ahead=4 * workers):
+    for checked in map_ahead(_check, jobs, workers=workers, ahead=4 * workers):
         results.append(checked)
         if progress is not None:
             progress("check samples", len(results), len(jobs))
     return results
+
+
+def _check(candidate: Candidate) -> Checked:
+    """Check a sample; one whose name cannot be a file's is not looked into, since its results are called so."""
+    try:
+        below(Path(), candidate.name)
+    except UnsafeNameError as error:
+        return Checked(None, (f"sample {error}; rename its files",))
+    if "/" in candidate.name:
+        return Checked(None, (f"sample {candidate.name!r}: expected a name without slashes; rename its files",))
+    return candidate.check()
+
+
+def _unsafe_categories(name: str, categories: Iterable[str]) -> Iterator[Fault]:
+    """Categories that a dataset has under names that are no folders' below another one."""
+    for category in categories:
+        try:
+            below(Path(), category)
+        except UnsafeNameError as error:
+            yield Fault(category, -1, f"{name}: category {error}; rename it")
 
 
 def _too_few(name: str, category: str, count: int, limit: int | None) -> str:

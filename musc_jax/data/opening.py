@@ -9,6 +9,7 @@ from musc_jax.data.folder_layout import FolderLayout
 from musc_jax.data.sample import DataError
 from musc_jax.data.spec import MODALITIES
 from musc_jax.data.trees import Found, Request
+from musc_jax.storage.paths import UnsafeNameError, below
 
 
 def find_samples(name: str, request: Request) -> Found:
@@ -26,7 +27,24 @@ def find_samples(name: str, request: Request) -> Found:
     spec = DATASETS[name]
     if request.modality not in spec.modalities:
         raise DataError(f"{name} has pictures only, no points; take modality rgb (--modality=rgb)")
+    _check_categories(request.categories)
     return spec.find(request)
+
+
+def _check_categories(categories: Sequence[str] | None) -> None:
+    """Refuse names that a reader would take for folders elsewhere, before it looks for any."""
+    if categories is None:
+        return
+    if not categories:
+        raise DataError("expected at least one category (--categories), received none; leave it out for all of them")
+    refused = []
+    for category in categories:
+        try:
+            below(Path(), category)
+        except UnsafeNameError as error:
+            refused.append(str(error))
+    if refused:
+        raise DataError(f"categories (--categories): {'; '.join(refused)}")
 
 
 def open_dataset(

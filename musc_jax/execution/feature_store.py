@@ -1,12 +1,28 @@
 """Features on disk, for categories that do not fit into memory: written as they are extracted, read in parts."""
 
-import os
-from collections.abc import Sequence
+import contextlib
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 from jaxtyping import Float, Int
+
+
+class StoreError(OSError):
+    """A file of the store could not be written or read; `filename` is that file, `strerror` the reason.
+
+    A type of its own, because what else fails while a store is open is not the store's fault.
+    """
+
+
+@contextlib.contextmanager
+def _of_store(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 class StoredArray:
@@ -58,10 +74,10 @@ class StoredArray:
         places = np.asarray(index) if self._index is None else self._index[index]
         out = np.empty((len(places), *self.shape[1:]), self.dtype)
         size = out[0].nbytes if len(out) else 0
-        with self._path.open("rb", buffering=0) as file:
+        with _of_store(self._path), self._path.open("rb", buffering=0) as file:
             for row, place in zip(out, places, strict=True):
                 file.seek(int(place) * size)
-                _read_into(file, memoryview(row).cast("B"), self._path)
+                _read_into(file, memoryview(row).cast("B"))
         return out
 
     def load(self) -> np.ndarray:
@@ -72,11 +88,11 @@ class StoredArray:
         return self.load() if dtype is None else self.load().astype(dtype)
 
 
-def _read_into(file, view: memoryview, path: Path) -> None:  # type: ignore[no-untyped-def]
+def _read_into(file, view: memoryview) -> None:  # type: ignore[no-untyped-def]
     while view:
         count = file.readinto(view)
         if not count:
-            raise OSError(f"{path}: is shorter than it was written; is somebody else using the cache folder?")
+            raise OSError("is shorter than it was written; is somebody else using the cache folder?")
         view = view[count:]
 
 
@@ -90,7 +106,8 @@ class StoreWriter:
 
     def __init__(self, path: Path, *, with_mean: bool = False) -> None:
         self._path, self._with_mean = path, with_mean
-        self._file = path.open("wb", buffering=0)
+        with _of_store(path):
+            self._file = path.open("wb", buffering=0)
         self._count, self._shape, self._dtype = 0, (), np.dtype(np.float32)
         self._sum: np.ndarray | float = 0.0
 
@@ -99,15 +116,17 @@ class StoreWriter:
         host = np.ascontiguousarray(arrays)
         self._shape, self._dtype = host.shape[1:], host.dtype
         view = memoryview(host.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
-        while view:
-            view = view[self._file.write(view) :]
+        with _of_store(self._path):
+            while view:
+                view = view[self._file.write(view) :]
         self._count += len(host)
         if self._with_mean:
             self._sum = self._sum + host.reshape(-1, host.shape[-1]).sum(axis=0, dtype=np.float64)
 
     def close(self) -> None:
         """Close the file, also where it will not be read."""
-        self._file.close()
+        with _of_store(self._path):
+            self._file.close()
 
     def finish(self) -> StoredArray:
         """Close the file; what was written can be read."""
@@ -150,5 +169,5 @@ class FeatureStore:
 
     def free(self) -> int:
         """Bytes that are free where the store lies."""
-        status = os.statvfs(self._folder)
-        return status.f_bavail * status.f_frsize
+        with _of_store(self._folder):
+            return shutil.disk_usage(self._folder).free

@@ -67,6 +67,16 @@ def test_a_filled_cache_needs_no_network(home, model, tmp_path, monkeypatch):
     assert said == [f"dino_vitb8: {tmp_path / 'cache' / 'dino_vitb8.safetensors'}"]
 
 
+def test_a_revision_is_no_path_out_of_the_cache(home, model, tmp_path, monkeypatch):
+    """The hub's library looks for, and writes, a file called as the revision."""
+    fill(home, model)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    (tmp_path / "outside").write_text(COMMIT)
+    for revision in ("../../../outside", str(tmp_path / "outside")):
+        with pytest.raises(weights.WeightsError, match=r"Hugging Face: revision '.*outside' (climbs out|is absolute)"):
+            load(tmp_path, revision=revision)
+
+
 def test_the_converted_file_does_not_need_the_hub_any_more(home, model, tmp_path, monkeypatch):
     fill(home, model)
     load(tmp_path)

@@ -310,13 +310,16 @@ def test_folders_of_several_datasets_meet_by_dataset(call, tmp_path):
     write(tmp_path / "b", "mpdd", {"tubes": ROW}, config_of(*CLIP))
     (tmp_path / "b" / "mvtec_ad" / "bottle").mkdir(parents=True)
     (tmp_path / "b" / "mvtec_ad" / "bottle" / "category.json").write_text("{}")
+    (tmp_path / "b" / "folder" / "line1" / "left").mkdir(parents=True)  # a category that lies in another folder
+    (tmp_path / "b" / "folder" / "line1" / "left" / "category.json").write_text("{}")
     code, _, err, plain = call("a", "b")
     assert code == 0
     assert [(f["dataset"], list(f["categories"])) for f in plain["comparisons"]] == [
         ("btad", ["01"]),
         ("visa", ["pcb1"]),
     ]
-    assert "mvtec_ad: no metrics.json: the run is not finished" in err
+    for dataset in ("mvtec_ad", "folder"):
+        assert f"left out: b/{dataset}: no metrics.json: the run is not finished" in err
     assert "b/mpdd: no run of mpdd among a/btad, a/visa" in err
     assert len(plain["left_out"]) == 1
     code, _, err, plain = call("a/btad", "b/visa")

@@ -31,6 +31,7 @@ from musc_jax.data.image_sample import Seen, again
 from musc_jax.data.sample import DataError, Sample
 from musc_jax.data.spec import DatasetSpec
 from musc_jax.data.trees import Found, Request, add_candidates, is_folder, natural, subfolders
+from musc_jax.storage.paths import below
 
 # Of the points that lie behind others more than this share is worth a remark.
 _HIDDEN = 0.2
@@ -68,7 +69,7 @@ def find_folder(request: Request) -> Found:
     found = Found()
     categories = {root.resolve().name or "folder": root}
     if request.categories is not None:
-        categories = {name: root / name for name in dict.fromkeys(request.categories)}
+        categories = {name: below(root, name) for name in dict.fromkeys(request.categories)}
     for category, folder in categories.items():
         if not is_folder(folder):
             found.fault(category, f"{folder}: is not a folder; --categories names folders in {root}")

@@ -10,7 +10,7 @@ classes (1 to 9), every one of which is a defect; they look black in a viewer.
 
 import csv
 import io
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from musc_jax.data.dataset import Candidate
 from musc_jax.data.formats import files
@@ -19,6 +19,7 @@ from musc_jax.data.image_sample import Picture
 from musc_jax.data.sample import DataError
 from musc_jax.data.spec import Archive, DatasetSpec, Expected, Layout, Source
 from musc_jax.data.trees import Found, Request, add_candidates, is_folder, natural, root_of
+from musc_jax.storage.paths import UnsafeNameError, below
 
 _LAYOUT = "split_csv/1cls.csv"
 _COLUMNS = ("object", "split", "label", "image", "mask")
@@ -81,15 +82,15 @@ def find_visa(request: Request) -> Found:
                 continue
             place = f"{root / _LAYOUT} line {line}"
             label = {"normal": 0, "anomaly": 1}.get(row["label"])
-            image, mask = _inside(row["image"]), _inside(row["mask"])
+            image, mask = _inside(root, row["image"]), _inside(root, row["mask"])
             if label is None or image is None or (row["mask"] and mask is None):
                 found.fault(category, f"{place}: expected normal or anomaly and paths below DATA_DIR; fetch it again")
                 continue
             picture = Picture(
                 f"{'Anomaly' if label else 'Normal'}_{image.stem}",
-                root / image,
+                image,
                 label,
-                root / mask if mask is not None and label else None,
+                mask if label else None,
                 str(root / category / "Data" / "Masks" / "Anomaly" / f"{image.stem}.png"),
                 nonzero=True,
             )
@@ -118,10 +119,12 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     return [(line, {column: row[column].strip() for column in _COLUMNS}) for line, row in rows]
 
 
-def _inside(text: str) -> PurePosixPath | None:
+def _inside(root: Path, text: str) -> Path | None:
     """A path of the table, if it stays below the dataset's folder."""
-    path = PurePosixPath(text)
-    return path if text and not path.is_absolute() and ".." not in path.parts else None
+    try:
+        return below(root, text)
+    except UnsafeNameError:
+        return None
 
 
 DATASET = DatasetSpec(name="visa", find=find_visa, modalities=("rgb",), source=SOURCE, v1_windows=(1, 8, 9), rank=40)

@@ -1,0 +1,91 @@
+"""Names out of flags, datasets and files, joined below a folder that they cannot leave; names of unfinished files."""
+
+import os
+import re
+import stat
+import uuid
+from pathlib import Path, PureWindowsPath
+
+_MARKER = ".partial-"
+# Strict, so that nothing a person would call so is taken for a leftover of ours.
+_UNFINISHED = re.compile(re.escape(_MARKER) + "[0-9a-f]{32}")
+# Of one part of a path, in bytes, on every file system in use.
+_MOST_BYTES = 255
+
+
+class UnsafeNameError(ValueError):
+    """A name that is no path below a folder; the message says why."""
+
+
+def below(root: Path, name: str) -> Path:
+    """`root / name`, for a name that stays below `root` on every system.
+
+    Nothing on disk is looked at; for links that lie there see `link_between`.
+
+    Args:
+        root: any folder.
+        name: relative, its parts separated by slashes; may come from anybody.
+
+    Raises:
+        UnsafeNameError: the name is empty, absolute or on a drive; has a part that is empty or only of dots and spaces
+            (which Windows drops), that begins as our unfinished files do, or is too long; holds NUL or what is no text.
+    """
+    reason = _objection(name)
+    if reason is not None:
+        raise UnsafeNameError(f"{name!r} {reason}; expected a relative path such as 'parts' or 'line1/left'")
+    return root.joinpath(*name.split("/"))
+
+
+def _objection(name: str) -> str | None:
+    """Why a name is refused; None if it is not."""
+    if not name:
+        return "is empty"
+    if "\0" in name:
+        return "holds NUL"
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return "is no text in UTF-8"
+    if name.startswith("/") or PureWindowsPath(name).anchor:
+        return "is absolute"
+    # A backslash is a letter here, and a separator on Windows.
+    parts = re.split(r"[/\\]", name)
+    if ".." in parts:
+        return "climbs out by '..'"
+    for part in parts:
+        if not part.strip(" ."):
+            return f"has the part {part!r}" if part else "has an empty part"
+        if part.casefold().startswith(_MARKER):
+            return f"has a part that begins with {_MARKER!r}, as unfinished files do"
+        if len(part.encode()) > _MOST_BYTES:
+            return f"has a part of more than {_MOST_BYTES} bytes"
+    return None
+
+
+def link_between(root: Path, path: Path) -> Path | None:
+    """The first link on the way from `root`, itself excluded, to `path`, included; None if there is none.
+
+    Whoever writes through a link writes somewhere else.
+    """
+    way = root
+    for part in path.relative_to(root).parts:
+        way /= part
+        if way.is_symlink():
+            return way
+    return None
+
+
+def unfinished_in(folder: Path) -> Path:
+    """A new name for what is being written in a folder; nobody can have a file or link of that name there."""
+    return folder / f"{_MARKER}{uuid.uuid4().hex}"
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether a path is a file or folder with a name by `unfinished_in`; a link is none."""
+    if not _UNFINISHED.fullmatch(path.name):
+        return False
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return False
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
