@@ -8,7 +8,6 @@ machine say little: the rate of plain matrix products, measured in the same run,
 
 import importlib.util
 import json
-import os
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +18,7 @@ from absl import flags
 
 from benchmarks import backbones, hot_paths, plain, whole
 from benchmarks.hot_paths import Setting
+from benchmarks.machine import cores
 from benchmarks.timing import Row
 from launch import command
 
@@ -42,10 +42,7 @@ def _device() -> dict[str, Any]:
     """What the figures were measured on and with."""
     device: dict[str, Any] = {"device": jax.devices()[0].device_kind, "jax": jax.__version__}
     device["torch"] = version("torch") if importlib.util.find_spec("torch") else None
-    if hasattr(os, "sched_getaffinity"):
-        device["cores"] = len(os.sched_getaffinity(0))
-    else:
-        device["cores"] = os.cpu_count()
+    device["cores"] = cores()
     return device
 
 

@@ -24,6 +24,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
+from benchmarks.machine import peak
 from musc_jax import Config
 from musc_jax.data import Dataset, open_dataset
 from musc_jax.data.sample import Sample
@@ -103,14 +104,9 @@ def clean() -> dict[str, float]:
     row, column = np.mgrid[:800, :800]
     xyz = np.stack([(column - 399.7) * 2e-4, (row - 399.7) * 2e-4, 0.5 + 5e-4 * rng.normal(size=(800, 800))], -1)
     xyz[250:550, 250:550, 2] -= 0.03
-    peak = lambda: next(  # noqa: E731
-        int(line.split()[1]) / 1024
-        for line in Path("/proc/self/status").read_text().splitlines()
-        if line.startswith("VmHWM")
-    )
     before, started = peak(), time.perf_counter()
     plane_cleaning.clean_scan(xyz.astype(np.float32))
-    return {"seconds": round(time.perf_counter() - started, 3), "mb": round(peak() - before, 1)}
+    return {"seconds": round(time.perf_counter() - started, 3), "mb": round((peak() - before) / 2**20, 1)}
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ definition, and both must agree. With --output the run is put beside those that 
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks.machine import cores, peak
 from benchmarks.timing import expect
 from musc_jax.execution import dense, streamed
 from musc_jax.execution.feature_store import FeatureStore, StoredArray
@@ -31,12 +31,6 @@ from musc_jax.references import draw_references
 
 INTERVAL = 0.3
 TOLERANCE = 1e-5
-
-
-def peak() -> float:
-    """Most memory of this process so far, in GB; `getrusage` would count what its parent had, too."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e9
 
 
 def write(store: FeatureStore, stage: int, shape: tuple[int, int, int]) -> StoredArray:
@@ -77,7 +71,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     )
     return_freed_memory(scarce=plan.scarce)
     print(plan.describe(), flush=True)
-    before, store = peak(), FeatureStore(folder)
+    before, store = peak() / 1e9, FeatureStore(folder)
     stored = [write(store, stage, shape) for stage in range(arguments.stages)]
     programs, scores = Programs(), []
     started, reported = time.perf_counter(), [0.0]
@@ -94,7 +88,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         finish = AverageInterval(INTERVAL)
         scores += schedule([features], finish, references, Machine(programs, plan), progress=progress)
     jax.block_until_ready(scores)
-    seconds, most = time.perf_counter() - started, peak()
+    seconds, most = time.perf_counter() - started, peak() / 1e9
     apart = 0.0
     for sample in np.linspace(0, count - 1, arguments.check).astype(int):
         for features, found in zip(stored, scores, strict=True):
@@ -135,7 +129,7 @@ def main() -> None:
     given = [a for a in sys.argv[1:] if not a.startswith(("--output", "--work_dir"))]
     found = {
         "command": " ".join(["python -m benchmarks.memory", *given]),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
     } | found
     print(json.dumps(found, indent=2))
     if arguments.output:

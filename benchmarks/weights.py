@@ -22,6 +22,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from benchmarks.machine import peak
+
 
 def make(folder: Path) -> list[Path]:
     """Writes the checkpoint in every format."""
@@ -52,12 +54,6 @@ def make(folder: Path) -> list[Path]:
     return files
 
 
-def _peak() -> float:
-    """Most memory of this process so far, in MB; what the shell's was before it became this one does not count."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
-
-
 def step(kind: str, file: Path) -> dict:
     """One measurement, in this process."""
     import jax
@@ -65,7 +61,7 @@ def step(kind: str, file: Path) -> dict:
     import weights
 
     jax.numpy.zeros(3).block_until_ready()
-    before = _peak()
+    before = peak() / 2**20
     found: dict[str, float] = {"mb_before": before}
     if kind == "convert":
         started = time.perf_counter()
@@ -86,7 +82,7 @@ def step(kind: str, file: Path) -> dict:
         if file.suffix == ".safetensors":
             found["median_seconds_raw"] = statistics.median(raw)
             found["ratio"] = found["median_seconds"] / found["median_seconds_raw"]
-    found["mb_peak"] = _peak()
+    found["mb_peak"] = peak() / 2**20
     return {"step": kind, "file": file.name} | {k: round(v, 3) for k, v in found.items()}
 
 

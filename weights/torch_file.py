@@ -258,7 +258,8 @@ def _member(file: io.FileIO, place: _Place, most: int) -> bytes:
     """A small member, whole."""
     if place.length > most:
         raise BrokenPickleError("its pickle is too large")
-    data = os.pread(file.fileno(), place.length, place.start)
+    file.seek(place.start)
+    data = file.read(place.length)
     if len(data) != place.length or (place.checksum and zlib.crc32(data) != place.checksum):
         raise BrokenPickleError("its pickle is damaged")
     return data

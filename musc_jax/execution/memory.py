@@ -215,11 +215,15 @@ def return_freed_memory(*, scarce: bool = True) -> None:
 
 
 def peak_memory() -> dict[str, int]:
-    """The most memory so far in bytes: of this process, and of the first device where it says."""
-    import resource  # not on Windows
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    found = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    """The most memory so far in bytes: of this process (not on Windows), and of the first device where it says."""
+    found = {}
+    try:
+        import resource
+    except ImportError:  # on Windows; absent is not zero
+        pass
+    else:
+        unit = 1 if sys.platform == "darwin" else 1024
+        found["host"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     statistics = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in statistics:
         found["device"] = int(statistics["peak_bytes_in_use"])
