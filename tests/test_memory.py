@@ -135,7 +135,7 @@ print(json.dumps({"peak": peak() - before, "plan": plan.describe(), "planned": p
 """
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_third_of_the_memory_gives_the_same_numbers(tmp_path):
     """N = 200, M = 256, C = 256, three stages; what JAX and NumPy themselves take does not count."""
@@ -150,8 +150,8 @@ def test_a_third_of_the_memory_gives_the_same_numbers(tmp_path):
 
     free, want = run(10**10, "free")
     assert not free["on_disk"]
-    cap = free["peak"] // 3
-    capped, got = run(cap, "capped")
+    # What is planned for lies a tenth below: how many buffers wait to be freed is a matter of who is faster.
+    capped, got = run(int(0.3 * free["peak"]), "capped")
     assert capped["on_disk"]
-    assert capped["peak"] <= cap, capped
+    assert capped["peak"] <= free["peak"] / 3, capped
     np.testing.assert_allclose(got, want, atol=1e-5)
