@@ -47,3 +47,13 @@ class _Library:
 
 
 m = _Library()
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _apply(module, options, variables, arrays):
+    return module.apply(variables, *arrays, **dict(options))
+
+
+def tokens_of(backbone, *arrays, **options):
+    """What a backbone's module gives; one program for all parameters of an architecture."""
+    return _apply(backbone.module, tuple(sorted(options.items())), backbone.variables, arrays)

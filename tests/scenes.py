@@ -1,5 +1,6 @@
 """Little scenes made in memory, and narrow backbones to score them with."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,11 @@ GROUPS = GroupingConfig(num_groups=40, group_size=16, k_iter=10)
 
 def make_backbones():
     """Options of a `Config`."""
+    return dict(_backbones())
+
+
+@functools.cache
+def _backbones():
     image = weights.load("random", "dino_vits8", width=32, depth=3, heads=2, mlp_width=48)
     points = weights.load(Path(__file__).parent / "golden" / "point_mae_tiny.pth", "point_mae", heads=3)
     return {"image_backbone": image, "point_backbone": points}

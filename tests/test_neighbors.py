@@ -30,8 +30,8 @@ def surface(rng, kind, side=64):
 @pytest.mark.parametrize("k", [1, 12, 64])
 def test_neighbors_agree_with_a_tree(rng, kind, k):
     points, valid = surface(rng, kind, side=128 if k == 12 else 96)
-    queries = points[np.flatnonzero(valid)[::97]]
-    got = jax.jit(lambda q, p, v: m.nearest_neighbors(q, p, k, valid=v))(queries, points, valid)
+    queries = points[np.flatnonzero(valid)[::97][:40]]
+    got = m.nearest_neighbors(queries, points, k, valid=valid)
     want = cKDTree(points[valid].astype(np.float64)).query(queries, k)[0].reshape(-1, k)
     np.testing.assert_allclose(got.distances, want, rtol=2e-6, atol=1e-7)
     assert valid[got.indices].all()

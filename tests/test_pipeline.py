@@ -2,15 +2,16 @@
 
 import dataclasses
 import pickle
+from functools import partial
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import m
 from scenes import GROUPS, make_backbones, make_samples
 
-import musc_jax
 from musc_jax import Config, pipeline
 from musc_jax.config import AggregationConfig, ConfigError
 from musc_jax.data import SampleError
@@ -61,12 +62,8 @@ def test_version_1_is_the_mean_over_degrees_and_stages(samples, backbones):
     results = pipeline.score(samples, config)
     mean, std = (np.array(v, np.float32) for v in (image.mean, image.std))
     pixels = (np.stack([s.image for s in samples]).astype(np.float32) / 255 - mean) / std
-    stages = image.module.apply(image.variables, pixels, blocks=image.v1_blocks)
-    scores = [
-        musc_jax.mutual_scores(np.stack([musc_jax.lnamd_grid(t, degree=r) for t in stage]))
-        for stage in stages
-        for r in (1, 3, 5)
-    ]
+    stages = jax.jit(partial(image.module.apply, blocks=image.v1_blocks))(image.variables, pixels)
+    scores = [m.mutual_scores(jax.vmap(partial(m.lnamd_grid, degree=r))(stage)) for stage in stages for r in (1, 3, 5)]
     np.testing.assert_allclose(results.patch_scores.image, np.mean(scores, axis=0), atol=1e-4)
 
 

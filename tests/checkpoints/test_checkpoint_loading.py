@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from compiled import tokens_of
 from safetensors.numpy import load_file, save_file
 
 import weights
@@ -71,7 +72,7 @@ def change(folder, **edits):
 
 def tokens(backbone):
     images = np.random.default_rng(5).normal(size=(1, 32, 32, 3)).astype(np.float32)
-    return np.asarray(backbone.module.apply(backbone.variables, images, blocks=(1,))[0])
+    return np.asarray(tokens_of(backbone, images, blocks=(1,))[0])
 
 
 def test_a_folder_gives_a_backbone(folder):

@@ -92,14 +92,14 @@ def apply(backbone, *arrays, **options):
 def test_every_stage_is_pytorchs(case, size):
     images, start, tapped, embedding = case.stages(size)
     net = case.loaded
-    (tokens, summary), seen = net.module.apply(
-        net.variables,
-        images,
+    watched = functools.partial(
+        net.module.apply,
         blocks=BLOCKS,
         embedding=True,
         capture_intermediates=lambda _, method: method == "_embed",
         mutable=["intermediates"],
     )
+    (tokens, summary), seen = jax.jit(watched)(net.variables, images)
     close(seen["intermediates"]["_embed"][0], start, "embeddings")
     for block, (ours, theirs) in enumerate(zip(tokens, tapped, strict=True)):
         close(ours, theirs, f"block {block}")

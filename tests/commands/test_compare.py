@@ -438,19 +438,16 @@ def test_bad_input_is_one_line_and_exit_code_2(call, tmp_path, arguments, messag
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 
-def test_as_a_program(tmp_path):
+def test_as_a_program(tmp_path, in_process):
     for name, value in (("a", 0.5), ("b", 0.75)):
         write(tmp_path / name, "btad", {"01": ROW | {"image_AUROC": value}}, config_of(*CLIP))
 
-    def start(*arguments):
-        command = [sys.executable, "-m", "launch.compare", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-
-    done = start("a", "b", "--json=deep/er/out.json")
+    command = [sys.executable, "-m", "launch.compare", "a", "b", "--json=deep/er/out.json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("b/btad minus a/btad\n")
     assert [p.name for p in (tmp_path / "deep" / "er").iterdir()] == ["out.json"]
-    done = start("a", "--nonsense")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
+    code, out, err = in_process(compare, "a", "--nonsense")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1

@@ -169,6 +169,15 @@ def test_a_connection_that_breaks_is_taken_up(run, server, tmp_path):
     assert str(kept) in err
 
 
+@pytest.fixture
+def interruptible():
+    """Where the tests themselves run in the background, Ctrl-C is ignored by all that they start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 def test_interrupted_and_continued_by_the_same_command(server, tmp_path):
     """The server sends half and then nothing, so that there is a download to interrupt however slow this process is."""
@@ -192,15 +201,13 @@ def test_interrupted_and_continued_by_the_same_command(server, tmp_path):
     assert not (data / ".download").exists()
 
 
-def test_help_and_list(tmp_path):
-    def start(*arguments):
-        line = [sys.executable, "-m", "launch.fetch", *arguments]
-        return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
-
-    processes = [start("--help"), start("--list")]
-    text, table = (process.communicate(timeout=PATIENCE_SECONDS)[0] for process in processes)
-    assert [process.returncode for process in processes] == [0, 0]
-    assert "--[no]accept_license" in text
+def test_help_and_list(tmp_path, in_process):
+    line = [sys.executable, "-m", "launch.fetch", "--help"]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--[no]accept_license" in done.stdout
+    code, table, _ = in_process(fetch, "--list")
+    assert code == 0
     for name, source in published_datasets().items():
         assert source.licence in next(line for line in table.splitlines() if line.startswith(f"{name} "))
 

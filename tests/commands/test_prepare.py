@@ -30,13 +30,13 @@ def start(tree, *arguments, program=("-m", "launch.prepare"), **environment):
     return subprocess.Popen(command, cwd=tree.parent, env=os.environ | environment, **pipes)
 
 
-def start_held(tree, workers, after):
+def start_held(tree, *arguments, after, **environment):
     """With workers that stop when so many scans are cleaned; the folder in which they leave their ids."""
     folder = tree.parent / "held"
     folder.mkdir()
     program = (Path(__file__).with_name("held_prepare.py"),)
-    options = {"HELD_FOLDER": str(folder), "HELD_AFTER": str(after)}
-    return start(tree, f"--workers={workers}", program=program, **options), folder
+    environment |= {"HELD_FOLDER": str(folder), "HELD_AFTER": str(after)}
+    return start(tree, *arguments, program=program, **environment), folder
 
 
 def finish(process, expected=0):
@@ -49,11 +49,16 @@ def stored(tree):
     return sorted((tree.parent / "cache" / "mvtec3d_masks").glob("*.masks"))
 
 
-def test_everything_is_ready_afterwards(tree, monkeypatch):
-    """The home folder may be written short."""
+@pytest.mark.skipif(os.name != "posix", reason="kills a process")
+def test_everything_is_ready_afterwards_and_a_killed_worker_costs_nothing(tree, monkeypatch):
+    """Killed in the middle of a sample. The home folder may be written short."""
     before = fingerprint(tree)
     short = ("--data_dir=~/data", "--cache_dir=~/cache")
-    out, _ = finish(start(tree, *short, "--workers=2", HOME=str(tree.parent)))
+    process, held = start_held(tree, *short, "--workers=2", after=0, HOME=str(tree.parent))
+    worker = until(lambda: next(held.iterdir(), None), process)
+    os.kill(int(worker.name), signal.SIGKILL)
+    (held / "go on").touch()
+    out, _ = finish(process)
     assert out.startswith("6 samples are ready")
     assert fingerprint(tree) == before
     assert len(stored(tree)) == 6
@@ -62,21 +67,9 @@ def test_everything_is_ready_afterwards(tree, monkeypatch):
     assert len(list(dataset.samples("bagel", size=32))) == 6
 
 
-@pytest.mark.skipif(os.name != "posix", reason="kills a process")
-def test_a_killed_worker_costs_nothing(tree):
-    """Killed in the middle of a sample."""
-    process, held = start_held(tree, workers=2, after=0)
-    worker = until(lambda: next(held.iterdir(), None), process)
-    os.kill(int(worker.name), signal.SIGKILL)
-    (held / "go on").touch()
-    out, _ = finish(process)
-    assert out.startswith("6 samples are ready")
-    assert len(stored(tree)) == 6
-
-
 def test_killed_and_continued(tree):
     """Killed with its worker in the middle of the third sample."""
-    process, held = start_held(tree, workers=1, after=2)
+    process, held = start_held(tree, "--workers=1", after=2)
     until(lambda: list(held.iterdir()), process)
     process.kill()
     process.communicate(timeout=PATIENCE_SECONDS)  # the worker has ended, too: it has the other end of the pipes

@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from compiled import tokens_of
 
 import weights
 from musc_jax.models.point_transformer import _GROUPS_AT_ONCE as CHUNK
@@ -65,16 +66,16 @@ def test_any_number_of_groups(tiny, rng, count, norm):
 
 def test_order_of_points_does_not_matter(tiny, rng):
     z, net = tiny
-    plain = net.module.apply(net.variables, z["groups"], z["centers"], blocks=(2,))[0]
+    plain = tokens_of(net, z["groups"], z["centers"], blocks=(2,))[0]
     order = rng.permutation(z["groups"].shape[1])
-    mixed = net.module.apply(net.variables, z["groups"][:, order], z["centers"], blocks=(2,))[0]
+    mixed = tokens_of(net, z["groups"][:, order], z["centers"], blocks=(2,))[0]
     np.testing.assert_allclose(mixed, plain, atol=1e-5)
 
 
 def test_vmap_is_a_loop(tiny):
     z, net = tiny
     groups, centers = np.stack([z["groups"], z["groups"][::-1]]), np.stack([z["centers"], z["centers"][::-1]])
-    one = lambda g, c: net.module.apply(net.variables, g, c, blocks=(1,))[0]  # noqa: E731
+    one = lambda g, c: tokens_of(net, g, c, blocks=(1,))[0]  # noqa: E731
     many = jax.vmap(one)(groups, centers)
     for i in range(2):
         np.testing.assert_allclose(many[i], one(groups[i], centers[i]), atol=1e-5)

@@ -1,11 +1,13 @@
 """The image towers' own rules; against transformers' models they are held in tests/checkpoints."""
 
+import dataclasses
 import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import tokens_of
 from plain_bicubic import naive_bicubic
 
 import weights
@@ -18,13 +20,11 @@ def test_stops_after_the_last_tapped_block(rng):
     backbone = weights.load("random", "dino_vits16", width=32, heads=2, mlp_width=32, depth=6)
     images = rng.normal(size=(1, 32, 32, 3)).astype(np.float32)
     first = {k: v for k, v in backbone.variables["params"].items() if k not in ("blocks_3", "blocks_4", "blocks_5")}
-    all_of_it = backbone.module.apply(backbone.variables, images, blocks=(1, 2))
-    without = backbone.module.apply({"params": first}, images, blocks=(1, 2))
+    all_of_it = tokens_of(backbone, images, blocks=(1, 2))
+    without = tokens_of(dataclasses.replace(backbone, variables={"params": first}), images, blocks=(1, 2))
     for a, b in zip(all_of_it, without, strict=True):
         np.testing.assert_array_equal(a, b)
-    many = jax.vmap(lambda x: backbone.module.apply(backbone.variables, x[None], blocks=(1,))[0][0])(
-        np.repeat(images, 2, axis=0)
-    )
+    many = jax.vmap(lambda x: tokens_of(backbone, x[None], blocks=(1,))[0][0])(np.repeat(images, 2, axis=0))
     np.testing.assert_allclose(many[1], all_of_it[0][0], atol=1e-5)
 
 
