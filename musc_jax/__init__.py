@@ -26,7 +26,8 @@ from musc_jax.grouping import (
     nearest_neighbors,
 )
 from musc_jax.maps import gaussian_blur, interpolate_points, point_map, upsample_grid
-from musc_jax.mutual import all_pair_scores, interval_average, mutual_scores, pair_scores
+from musc_jax.mutual import interval_average, mutual_scores
+from musc_jax.pairs import all_pair_scores, pair_scores
 from musc_jax.rescoring import rescore
 from musc_jax.tokens import CloudTokens, image_tokens, normalize_points, point_tokens
 from musc_jax.version1 import lnamd_grid

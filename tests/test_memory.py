@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from musc_jax.execution.feature_store import FeatureStore
 from musc_jax.execution.memory import BudgetError, Tokens, plan_memory
-from musc_jax.mutual import block_scores, panel_scores
+from musc_jax.pairs import block_scores, panel_scores
 
 
 @given(

@@ -11,7 +11,8 @@ from musc_jax._arrays import Array, safe_sqrt
 from musc_jax.execution.feature_store import StoredArray
 from musc_jax.execution.schedule import Counter, Machine, Products, Stage, masks_of
 from musc_jax.kernels.rounding import common_scale
-from musc_jax.mutual import Finish, Scorers, finish_sample, pair_rows, panel_scores, squared_of_pairs, without_garbage
+from musc_jax.mutual import Finish, Scorers, finish_sample, without_garbage
+from musc_jax.pairs import pair_rows, panel_scores, squared_of_pairs
 from musc_jax.references import References
 
 # Multiplications of a call: seconds on two cores, after which there is something to report, and on a GPU milliseconds,

@@ -25,15 +25,8 @@ from musc_jax.crossmodal import EnhanceAndAverage
 from musc_jax.execution.devices import AXIS, BY_SAMPLE, EVERYWHERE, everywhere, on_every_device, padded_count
 from musc_jax.execution.schedule import Counter, Machine, Products, Stage, masks_of
 from musc_jax.kernels.rounding import common_scale, expect_precision
-from musc_jax.mutual import (
-    AverageInterval,
-    Finish,
-    Scorers,
-    finish_sample,
-    interval_count,
-    panel_scores,
-    squared_of_pairs,
-)
+from musc_jax.mutual import AverageInterval, Finish, Scorers, finish_sample, interval_count
+from musc_jax.pairs import panel_scores, squared_of_pairs
 from musc_jax.references import References, draw_references
 from musc_jax.resolved import Device
 

@@ -18,7 +18,8 @@ from musc_jax.execution.feature_store import StoredArray
 from musc_jax.execution.memory import Plan
 from musc_jax.execution.programs import Programs
 from musc_jax.execution.schedule import Counter, Machine, Products, Stage, masks_of
-from musc_jax.mutual import Finish, Scorers, block_scores, finish_sample, panel_scores
+from musc_jax.mutual import Finish, Scorers, finish_sample
+from musc_jax.pairs import block_scores, panel_scores
 from musc_jax.references import References
 from musc_jax.storage.prefetch import map_ahead
 
