@@ -243,6 +243,9 @@ class Config:
         Args:
             device: What the run is for; default this process's first device.
 
+        Returns:
+            All that the run computes.
+
         Raises:
             ConfigError: A backbone is missing, the size is no multiple of the patch or has fewer pixels than a group
                 has points, blocks that do not exist, or different numbers of image and point blocks.

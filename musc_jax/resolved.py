@@ -4,13 +4,10 @@
 """
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from musc_jax.kernels.rounding import HALF_TYPES
 from musc_jax.models import Backbone
-
-if TYPE_CHECKING:
-    from musc_jax.config import Config
 
 # Images go through the backbone this many at a time. One keeps a CPU's caches warm; a GPU wants more, and gets it.
 _IMAGES_AT_ONCE = {"cpu": 1}
@@ -171,7 +168,7 @@ class Resolved:
     """All that a run computes.
 
     Attributes:
-        config: What was asked for, with the backbones' defaults filled in.
+        config: The `musc_jax.Config` that was asked for, with the backbones' defaults filled in.
         size: Side of images, point maps and anomaly maps in pixels.
         image: The image path; None where no images are scored.
         points: The point path; None where no points are scored.
@@ -181,7 +178,7 @@ class Resolved:
         device: What it runs on.
     """
 
-    config: "Config"
+    config: Any  # that module imports this one
     size: int
     image: ImagePath | None
     points: PointPath | None

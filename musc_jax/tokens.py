@@ -26,6 +26,7 @@ class CloudTokens(NamedTuple):
     stages: tuple[Float[jax.Array, "G C"], ...]
     """For each block."""
     centers: Float[jax.Array, "G 3"]
+    """Centre of each group, in the unit of the cloud."""
     center_indices: Int[jax.Array, "G"]
     """Position of each group's centre in the cloud."""
     curvature: Float[jax.Array, "G"]
@@ -121,6 +122,9 @@ def group_centers(
         num_groups: How many are picked.
         variant: "released" or "paper".
         implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
+
+    Returns:
+        Positions in the cloud.
     """
     candidates = valid
     if variant == "released":
@@ -167,6 +171,9 @@ def point_tokens(
         variant: "released" or "paper", of sampling, grouping and aggregation.
         similarity_weighting: See `snamd_points`.
         implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
+
+    Returns:
+        The tokens of each block, and where the groups lie.
 
     Raises:
         ValueError: Wrong shapes, an empty cloud, or options that the parts refuse.

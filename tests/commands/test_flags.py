@@ -29,6 +29,7 @@ BAD = {
     "degrees": ["", "2", "0", "1,a", "1,2001"],
     "interval": ["0", "1.1", "nan", "inf", "a"],
     "precision": ["half"],
+    "implementation": ["fast"],
     "references": ["0", "-1", "2.5"],
     "windows": ["", "0", "1,a"],
     "k_iter": ["0", "1.5"],
