@@ -309,8 +309,8 @@ def evaluate() -> None:
     _expect_devices()
     # Metrics import it when they are needed; the second that this takes is not theirs.
     importlib.import_module("sklearn.metrics")
-    cache_dir, data_dir = command.path("cache_dir", options.CACHE_DIR.value), command.expanded(options.DATA_DIR.value)
-    refuse_within(cache_dir, data_dir, "--cache_dir")
+    cache_dir, data_folders = command.path("cache_dir", options.CACHE_DIR.value), options.data_folders()
+    refuse_within(cache_dir, data_folders, "--cache_dir")
     keep_programs(cache_dir)
     save = options.save_list()
     config, division = options.plain_config(), options.division()
@@ -321,7 +321,7 @@ def evaluate() -> None:
     folder = None
     if distributed.is_first():
         output_dir = command.path("output_dir", options.OUTPUT_DIR.value)
-        folder = ResultsFolder(output_dir, options.DATASET.value, data_dir=data_dir)
+        folder = ResultsFolder(output_dir, options.DATASET.value, data_folders=data_folders)
         folder.expect(dict.fromkeys(options.CATEGORIES.value or (), ()))  # before what takes minutes, and again below
     note = RANDOM_NOTE if config.random_weights else None
     dataset = _open(config, cache_dir)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from absl import flags
 
 import weights
+from launch import command
 from musc_jax.config import (
     ABLATIONS,
     MODALITIES,
@@ -230,6 +231,15 @@ def folder_layout() -> FolderLayout | None:
         camera=camera,
         depth_scale=DEPTH_SCALE.value,
     )
+
+
+def data_folders() -> tuple[Path, ...]:
+    """Every folder that the dataset is read from: --data_dir, and those elsewhere that flags of a plain folder name."""
+    if DATA_DIR.value is None:
+        return ()
+    root, layout = Path(command.expanded(DATA_DIR.value) or ""), folder_layout()
+    categories = [root, *(root / name for name in CATEGORIES.value or ())]
+    return (root, *(category / name for category in categories for name in (layout.folders if layout else ())))
 
 
 def modality() -> str:

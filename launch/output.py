@@ -7,7 +7,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,13 @@ def saved_file(kind: str, sample: str) -> str:
     return SAVED[kind].format(sample)
 
 
-def refuse_within(path: Path, data_dir: str | None, flag: str) -> None:
+def refuse_within(path: Path, data_folders: Iterable[Path], flag: str) -> None:
     """Refuses a folder to write into that lies in the dataset.
 
     Raises:
         OutputError: It does; names the flag that moves it.
     """
-    if data_dir is not None and path.resolve().is_relative_to(Path(data_dir).resolve()):
+    if any(path.resolve().is_relative_to(folder.resolve()) for folder in data_folders):
         raise OutputError(f"{path}: lies in the dataset, into which nothing is written; pass {flag}")
 
 
@@ -56,10 +56,10 @@ class ResultsFolder:
     earlier run lists it; everything else stays where it is, or the run is refused before any work.
     """
 
-    def __init__(self, output_dir: Path, dataset: str, *, data_dir: str | None = None) -> None:
-        self.path, self._data_dir = below(output_dir, dataset), data_dir
+    def __init__(self, output_dir: Path, dataset: str, *, data_folders: Sequence[Path] = ()) -> None:
+        self.path, self._data_folders = below(output_dir, dataset), data_folders
         # Also with the default, in a folder of one's own parts: the next run would find this one's pictures there.
-        refuse_within(self.path, data_dir, "--output_dir")
+        refuse_within(self.path, data_folders, "--output_dir")
         with _explained(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             probe = unfinished_in(self.path)
@@ -110,7 +110,7 @@ class ResultsFolder:
                 raise OutputError(f"{path}: is not of an earlier run, so it is not replaced; {WAY_OUT}")
         for category, names in samples.items():
             folder = self.folder(category)
-            refuse_within(folder, self._data_dir, "--output_dir")
+            refuse_within(folder, self._data_folders, "--output_dir")
             first, *_ = category.split("/")
             if first.casefold() in SUMMARIES:
                 raise OutputError(f"{folder}: is where the run's summary goes; rename the category {category!r}")

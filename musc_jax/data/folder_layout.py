@@ -64,6 +64,12 @@ class FolderLayout:
             raise DataError(f"intrinsics: expected fx,fy,cx,cy in pixels, fx and fy above 0, received {self.camera}")
 
     @property
+    def folders(self) -> tuple[str, ...]:
+        """All folders that are named."""
+        depth = (*self.normal_depth_dir, *self.abnormal_depth_dir, *([self.depth_dir] if self.depth_dir else []))
+        return (*self.normal_dir, *self.abnormal_dir, *self.mask_dir, *depth)
+
+    @property
     def has_depth(self) -> bool:
         """Whether folders of point data are named."""
         return bool(self.depth_dir or self.normal_depth_dir or self.abnormal_depth_dir)

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -188,6 +189,22 @@ def test_nothing_is_derived_into_the_dataset(run, parts):
         line = refused(run("--categories=line2", f"--cache_dir={place}"))
         assert line == f"error: {place}: lies in the dataset, into which nothing is written; pass --cache_dir"
     assert fingerprint(parts) == before
+
+
+@pytest.mark.parametrize("place", ["elsewhere", "../elsewhere", "sub/../../elsewhere"])
+def test_folders_of_a_dataset_may_lie_elsewhere(run, tmp_path, parts, place):
+    """Nothing is written there, either: --normal_dir is relative to the category's folder, or absolute."""
+    for folder in ("elsewhere", "data/sub", "data/elsewhere"):
+        shutil.copytree(parts / "line2", tmp_path / folder)
+    before = fingerprint(tmp_path)
+    name = place if place.startswith(".") or "/" in place else str(tmp_path / place)
+    given = (f"--normal_dir={name}", f"--cache_dir={tmp_path / 'cache'}")
+    target = tmp_path / "elsewhere" / "results"
+    line = refused(run(*given, f"--output_dir={target}", data=tmp_path / "data"))
+    assert line.startswith(f"error: {target}/folder: lies in the dataset, into which nothing is written")
+    refused(run(*given, f"--cache_dir={target}", data=tmp_path / "data"), "pass --cache_dir")
+    refused(run(*given, "--categories=sub", f"--output_dir={tmp_path / 'data/elsewhere'}", data=tmp_path / "data"))
+    assert fingerprint(tmp_path) == before
 
 
 @pytest.mark.parametrize("flag", ["output_dir", "cache_dir"])

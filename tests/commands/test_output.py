@@ -308,7 +308,7 @@ def test_a_folder_within_the_dataset_is_refused(tmp_path):
     """The default category of a plain folder is the folder's name: its results would go to the pictures."""
     data = tmp_path / "results" / "folder" / "parts"
     data.mkdir(parents=True)
-    results = ResultsFolder(tmp_path / "results", "folder", data_dir=str(data))
+    results = ResultsFolder(tmp_path / "results", "folder", data_folders=[data])
     with pytest.raises(OutputError, match="lies in the dataset, into which nothing is written; pass --output_dir"):
         results.expect({"parts": ("a",)})
 
