@@ -21,6 +21,7 @@ from benchmarks.hot_paths import Setting
 from benchmarks.machine import cores
 from benchmarks.timing import Row
 from launch import command
+from musc_jax.storage import atomic
 
 ONLY = flags.DEFINE_list("only", None, "Rows to run, by name; default all.")
 REPEATS = flags.DEFINE_integer("repeats", 3, "Runs of each side; the fastest counts.", lower_bound=1)
@@ -94,7 +95,7 @@ def benchmark() -> None:
         measured[name] = known[name](setting)
         print(table(measured[name], not QUICK.value), flush=True)
         if OUTPUT.value and not QUICK.value:
-            Path(OUTPUT.value).write_text(json.dumps(_record(rate, measured), indent=2) + "\n")
+            atomic.write_text(Path(OUTPUT.value), json.dumps(_record(rate, measured), indent=2) + "\n")
 
 
 def main(argv: list[str]) -> int:

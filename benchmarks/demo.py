@@ -17,6 +17,8 @@ from absl import app, flags
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from musc_jax.storage import atomic
+
 WORK_DIR = flags.DEFINE_string("work_dir", None, "Where runs and cache are kept.", required=True)
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the set and of the weights.")
 OUTPUT = flags.DEFINE_string("output", None, "Write the figures here as JSON, too.")
@@ -82,7 +84,7 @@ def main(_: list[str]) -> None:
             figures.setdefault("median_map_pixel_AP", {})[category] = median_map_ap(data, list(maps))
     print(json.dumps(figures, indent=2))
     if OUTPUT.value:
-        Path(OUTPUT.value).write_text(json.dumps(figures, indent=2) + "\n")
+        atomic.write_text(Path(OUTPUT.value), json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from musc_jax.data import Dataset, open_dataset
 from musc_jax.data.sample import Sample
 from musc_jax.execution.extraction import extract
 from musc_jax.execution.programs import Programs
+from musc_jax.storage import atomic
 
 COUNT, SIDE, SIZE = 100, 512, 224
 
@@ -145,7 +146,7 @@ def main() -> None:
         found["clean_800x800_on_one_core"] = json.loads(done.stdout)
     print(json.dumps(found, indent=2))
     if arguments.output:
-        arguments.output.write_text(json.dumps(found, indent=2) + "\n")
+        atomic.write_text(arguments.output, json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from musc_jax.execution.programs import Programs
 from musc_jax.execution.schedule import Machine
 from musc_jax.mutual import AverageInterval, interval_count
 from musc_jax.references import draw_references
+from musc_jax.storage import atomic
 
 INTERVAL = 0.3
 TOLERANCE = 1e-5
@@ -135,7 +136,7 @@ def main() -> None:
     if arguments.output:
         kept = json.loads(arguments.output.read_text()) if arguments.output.exists() else []
         kept = [run for run in kept if run["command"] != found["command"]]
-        arguments.output.write_text(json.dumps([*kept, found], indent=2) + "\n")
+        atomic.write_text(arguments.output, json.dumps([*kept, found], indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import transformers
 from absl import app, flags, logging
 
 import weights
+from musc_jax.storage import atomic
 
 OUTPUT = flags.DEFINE_string("output", None, "Write the figures here as JSON, too.")
 BLOCKS = (3, 7, 11)
@@ -59,7 +60,7 @@ def main(_: list[str]) -> None:
     figures["torch_over_ours"] = theirs / own
     print(json.dumps(figures, indent=2))
     if OUTPUT.value:
-        Path(OUTPUT.value).write_text(json.dumps(figures, indent=2) + "\n")
+        atomic.write_text(Path(OUTPUT.value), json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":

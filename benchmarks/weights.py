@@ -23,6 +23,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from benchmarks.machine import peak
+from musc_jax.storage import atomic
 
 
 def make(folder: Path) -> list[Path]:
@@ -104,8 +105,8 @@ def main() -> None:
             rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
             print("  ".join(f"{k} {v}" for k, v in rows[-1].items()), flush=True)
     if arguments.output:
-        arguments.output.write_text(
-            json.dumps({"command": "python -m benchmarks.weights", "rows": rows}, indent=2) + "\n"
+        atomic.write_text(
+            arguments.output, json.dumps({"command": "python -m benchmarks.weights", "rows": rows}, indent=2) + "\n"
         )
 
 

@@ -1,4 +1,4 @@
-"""Derived files outside the dataset: whole or absent, checked when read, safe to be killed at.
+"""Files that are whole or not there at all, checked when read, safe to be killed at.
 
 Everything is written under a temporary name in its final folder and renamed. A temporary name tells
 which process on which machine made it, so that what a killed process left can be told from what a
@@ -7,8 +7,10 @@ living one is writing.
 
 import hashlib
 import os
+import re
 import shutil
 import socket
+import stat
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +24,12 @@ from safetensors.numpy import load, save
 # run's temporary names from those of an earlier one with the same id.
 _RUN = uuid.uuid4().hex[:8]
 _HOST = "".join(c if c.isalnum() else "_" for c in socket.gethostname()) or "host"
-_SUFFIX = ".part"
+
+MARKER = ".partial-"
+"""What temporary names begin with, so that nothing else should."""
+
+# Strict, so that nothing a person would call so is taken for a leftover of ours.
+_TEMPORARY = re.compile(re.escape(MARKER) + r"(\w+)~([0-9]+)~([0-9a-f]{8})~[0-9a-f]{8}")
 
 
 @contextmanager
@@ -30,28 +37,45 @@ def temporary(target: Path) -> Iterator[Path]:
     """Give a temporary name beside `target` for a file or folder; remove it if it still exists.
 
     The block writes there and renames. Leaving the block, by an exception too, leaves no trace of
-    what was not renamed.
+    what was not renamed. `target`'s own name may be as long as any: it is no part of this one.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    name = f".{target.name}~{_HOST}~{os.getpid()}~{_RUN}~{uuid.uuid4().hex[:8]}{_SUFFIX}"
-    path = target.with_name(name)
+    path = target.parent / f"{MARKER}{_HOST}~{os.getpid()}~{_RUN}~{uuid.uuid4().hex[:8]}"
     try:
         yield path
     finally:
         _remove(path)
 
 
-def sweep(folder: Path) -> None:
+def sweep(folder: Path, *, alone: bool = False) -> None:
     """Remove the temporary files and folders in `folder` whose process no longer runs.
 
-    Those of other machines, which may share the folder, and of living processes are left alone.
+    Args:
+        folder: need not be there.
+        alone: nobody else writes there, so that all of them go; otherwise those of living processes stay, and of other
+            machines, which may share the folder.
     """
     if not folder.is_dir():
         return
-    for path in sorted(folder.glob(f".*~*~*~*~*{_SUFFIX}")):
-        host, process, run = path.name.rsplit("~", 4)[1:4]
-        if host == _HOST and process.isdigit() and _is_over(int(process), run):
+    for path in sorted(folder.glob(f"{MARKER}*")):
+        made = _TEMPORARY.fullmatch(path.name)
+        if made is None or not _is_plain(path):
+            continue
+        host, process, run = made.groups()
+        if alone or (host == _HOST and _is_over(int(process), run)):
             _remove(path)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file, in place of what was there."""
+    with temporary(path) as part:
+        part.write_bytes(data)
+        part.replace(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file in UTF-8, in place of what was there."""
+    write_bytes(path, text.encode())
 
 
 def write_arrays(path: Path, key: str, arrays: Mapping[str, np.ndarray]) -> None:
@@ -62,7 +86,7 @@ def write_arrays(path: Path, key: str, arrays: Mapping[str, np.ndarray]) -> None
     """
     content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     with temporary(path) as part:
-        with part.open("wb") as file:
+        with part.open("wb") as file:  # a copy of the content would take as much memory again
             file.write(_digest(key, content))
             file.write(content)
         part.replace(path)
@@ -86,6 +110,15 @@ def read_arrays(path: Path, key: str) -> dict[str, np.ndarray] | None:
 def _digest(key: str, content: bytes) -> bytes:
     """Bind content and key, so that a file moved to another key's name is not trusted either."""
     return hashlib.sha256(key.encode() + b"\n" + content).digest()
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether it is a file or folder of ours and not a link, which we make none of."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return False
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
 
 
 def _is_over(process: int, run: str) -> bool:

@@ -73,18 +73,24 @@ def test_sweep_removes_only_what_the_dead_left(tmp_path):
     child.start()
     child.join()
     (left,) = tmp_path.iterdir()
-    elsewhere = tmp_path / re.sub(r"~[^~]*~", "~another_host~", left.name, count=1)
+    elsewhere = tmp_path / re.sub("-[^~]*~", "-another_host~", left.name, count=1)
     elsewhere.write_text("other machine's")
-    (tmp_path / "unrelated.part").write_text("not ours")
+    unrelated = {".partial-notes", left.name + "0", ".partial-a~1~b~c", left.name.removeprefix(".")}
+    for name in unrelated:
+        (tmp_path / name).write_text("not ours")
+    link = tmp_path / (left.name[:-1] + ("0" if left.name[-1] != "0" else "1"))
+    link.symlink_to(tmp_path)
     with atomic.temporary(tmp_path / "mine") as mine:
         mine.write_text("alive")
         atomic.sweep(tmp_path)
-        assert {path.name for path in tmp_path.iterdir()} == {elsewhere.name, "unrelated.part", mine.name}
+        assert {path.name for path in tmp_path.iterdir()} == {elsewhere.name, *unrelated, link.name, mine.name}
+        atomic.sweep(tmp_path, alone=True)
+    assert {path.name for path in tmp_path.iterdir()} == {*unrelated, link.name}
 
 
 def test_an_earlier_run_with_our_process_id_is_dead(tmp_path):
     with atomic.temporary(tmp_path / "t") as part:
-        run = part.name.rsplit("~", 4)[3]
+        run = part.name.split("~")[2]
     old = tmp_path / part.name.replace(run, "00000000")
     old.write_text("earlier")
     atomic.sweep(tmp_path)
@@ -93,3 +99,19 @@ def test_an_earlier_run_with_our_process_id_is_dead(tmp_path):
 
 def test_sweep_of_a_missing_folder(tmp_path):
     atomic.sweep(tmp_path / "none")
+
+
+@pytest.mark.parametrize("name", ["a", "x" * 255])
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, name, monkeypatch):
+    path = tmp_path / "new" / name
+    for text in ("old", "süß"):
+        atomic.write_text(path, text)
+        assert path.read_bytes() == text.encode()
+    monkeypatch.setattr(type(path), "write_bytes", lambda part, data: part.touch() or fail())
+
+    def fail():
+        raise OSError("no room")
+
+    with pytest.raises(OSError, match="no room"):
+        atomic.write_bytes(path, b"new")
+    assert [(entry.name, entry.read_bytes()) for entry in path.parent.iterdir()] == [(name, "süß".encode())]
