@@ -1,7 +1,9 @@
 """The datasets, a module each; this is the table of them.
 
-A module is found because it is there: it holds the reader, all that is known about the dataset, and `DATASET`, which
-names both. Modules whose names begin with an underscore are parts of others.
+A module is found because it is there. It holds all that is known about its dataset (`Source`: licence, counts, layout)
+and a function that turns a `Request` into the `Candidate`s of each category, and names both in `DATASET`. Nothing else
+has to be changed for another dataset; the README's tables are written anew by docs/generate.py. Modules whose names
+begin with an underscore are parts of others.
 """
 
 import importlib
