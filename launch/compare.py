@@ -9,7 +9,6 @@ metrics.json. Several are compared with the first one unless --to says otherwise
 results for its own setting. Whatever differs in the settings is listed above the figures.
 """
 
-import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -29,7 +28,7 @@ from musc_jax.config import Config, ConfigError, RescoringConfig, usual_windows
 from musc_jax.data import DATASETS
 from musc_jax.report import Comparison, Published, Setting
 from musc_jax.report.tables import METRIC_KEYS
-from musc_jax.storage.paths import unfinished_in
+from musc_jax.storage import atomic
 
 PUBLISHED = "published"
 _SUMMARY, _RECORD = "metrics.json", "run.json"
@@ -266,20 +265,15 @@ def _as_json(results: Sequence[_Result], left_out: Sequence[str]) -> dict[str, A
 
 
 def _write_json(path: Path, value: Mapping[str, Any], runs: Sequence[Run]) -> None:
-    """Writes under a temporary name and renames."""
+    """Writes the file, whole or not at all, unless it is one of those that are compared."""
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     own = {run.path.resolve() for run in runs if run.path.is_file()}
     own |= {(run.path / name).resolve() for run in runs for name in (_SUMMARY, _RECORD)}
-    partial = unfinished_in(path.parent)
     try:
         if path.resolve() in own:
             raise CompareError(f"--json={path}: is a file of a run that is compared; pass another name")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        atomic.write_text(path, text)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
         raise CompareError(f"--json={path}: cannot be written ({error.strerror}); pass another file") from None
 
 

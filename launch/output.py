@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,8 @@ from launch.own_files import (
     refuse_foreign,
     replace_own,
 )
-from musc_jax.storage.paths import UnsafeNameError, below, is_unfinished, link_between, unfinished_in
+from musc_jax.storage import atomic
+from musc_jax.storage.paths import UnsafeNameError, below, link_between
 
 Metrics = Mapping[str, float | None]
 
@@ -60,11 +60,8 @@ class ResultsFolder:
         self.path, self._data_folders = below(output_dir, dataset), data_folders
         # Also with the default, in a folder of one's own parts: the next run would find this one's pictures there.
         refuse_within(self.path, data_folders, "--output_dir")
-        with _explained(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            probe = unfinished_in(self.path)
+        with _explained(self.path), atomic.temporary(self.path / RECORD) as probe:
             probe.touch(exist_ok=False)
-            probe.unlink()
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -76,8 +73,7 @@ class ResultsFolder:
         descriptor = _lock(self.path)
         try:
             with _explained(self.path):
-                for entry in filter(is_unfinished, sorted(self.path.iterdir())):
-                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                atomic.sweep(self.path, alone=True)
             yield
         finally:
             if descriptor is not None:
@@ -183,33 +179,25 @@ class ResultsFolder:
             **({"seeds": {seed: dict(values) for seed, values in seeds.items()}} if seeds else {}),
             "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         }
-        final, partial = self.folder(category), unfinished_in(self.path)
-        try:
-            with _explained(final):
-                for name, data in {**files, RECORD: json_text(record).encode()}.items():
-                    target = below(partial, name)
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    target.write_bytes(data)
-                self._expect_room(category, final, {})
-                refuse_foreign(final, list(files))
-                if os.path.lexists(final):
-                    replace_own(partial, final, record)
-                else:
-                    final.parent.mkdir(parents=True, exist_ok=True)
-                    partial.rename(final)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        final = self.folder(category)
+        with _explained(final), atomic.temporary(self.path / RECORD) as partial:
+            for name, data in {**files, RECORD: json_text(record).encode()}.items():
+                target = below(partial, name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(data)
+            self._expect_room(category, final, {})
+            refuse_foreign(final, list(files))
+            if os.path.lexists(final):
+                replace_own(partial, final, record)
+            else:
+                final.parent.mkdir(parents=True, exist_ok=True)
+                partial.rename(final)
         return record
 
     def write(self, name: str, text: str) -> None:
-        """Writes one summary file under a temporary name and renames it."""
-        partial = unfinished_in(self.path)
+        """Writes one summary file, whole or not at all."""
         with _explained(self.path / name):
-            try:
-                partial.write_text(text, encoding="utf-8")
-                partial.replace(self.path / name)
-            finally:
-                partial.unlink(missing_ok=True)
+            atomic.write_text(self.path / name, text)
 
     def remove_summary(self) -> None:
         """Removes the summary of an earlier run, which would speak of categories that are about to change."""

@@ -1,14 +1,10 @@
-"""Names out of flags, datasets and files, joined below a folder that they cannot leave; names of unfinished files."""
+"""Names out of flags, datasets and files, joined below a folder that they cannot leave."""
 
-import os
 import re
-import stat
-import uuid
 from pathlib import Path, PureWindowsPath
 
-_MARKER = ".partial-"
-# Strict, so that nothing a person would call so is taken for a leftover of ours.
-_UNFINISHED = re.compile(re.escape(_MARKER) + "[0-9a-f]{32}")
+from musc_jax.storage.atomic import MARKER
+
 # Of one part of a path, in bytes, on every file system in use.
 _MOST_BYTES = 255
 
@@ -55,8 +51,8 @@ def _objection(name: str) -> str | None:
     for part in parts:
         if not part.strip(" ."):
             return f"has the part {part!r}" if part else "has an empty part"
-        if part.casefold().startswith(_MARKER):
-            return f"has a part that begins with {_MARKER!r}, as unfinished files do"
+        if part.casefold().startswith(MARKER):
+            return f"has a part that begins with {MARKER!r}, as unfinished files do"
         if len(part.encode()) > _MOST_BYTES:
             return f"has a part of more than {_MOST_BYTES} bytes"
     return None
@@ -73,19 +69,3 @@ def link_between(root: Path, path: Path) -> Path | None:
         if way.is_symlink():
             return way
     return None
-
-
-def unfinished_in(folder: Path) -> Path:
-    """A new name for what is being written in a folder; nobody can have a file or link of that name there."""
-    return folder / f"{_MARKER}{uuid.uuid4().hex}"
-
-
-def is_unfinished(path: Path) -> bool:
-    """Whether a path is a file or folder with a name by `unfinished_in`; a link is none."""
-    if not _UNFINISHED.fullmatch(path.name):
-        return False
-    try:
-        mode = os.lstat(path).st_mode
-    except OSError:
-        return False
-    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)

@@ -294,12 +294,12 @@ def test_leftovers_are_cleared_away_and_nothing_else(tmp_path, results):
     (results.path / ".partial-foo").write_text("mine")
     (results.path / ".partial-Apple").mkdir()
     (results.path / ".partial-Apple" / "precious.txt").write_text("mine")
-    (results.path / f".partial-{'a' * 32}").symlink_to(tmp_path / "theirs")
+    (results.path / f".partial-host~1~{'a' * 8}~{'a' * 8}").symlink_to(tmp_path / "theirs")
     before = content(tmp_path)
-    ours = results.path / f".partial-{'b' * 32}"
+    ours = results.path / f".partial-host~1~{'b' * 8}~{'b' * 8}"
     ours.mkdir()
     (ours / "link").symlink_to(tmp_path / "theirs")
-    (results.path / f".partial-{'c' * 32}").write_text("half")
+    (results.path / f".partial-host~1~{'c' * 8}~{'c' * 8}").write_text("half")
     with results.locked():
         assert content(tmp_path) == before
 

@@ -75,7 +75,7 @@ def test_sweep_removes_only_what_the_dead_left(tmp_path):
     (left,) = tmp_path.iterdir()
     elsewhere = tmp_path / re.sub("-[^~]*~", "-another_host~", left.name, count=1)
     elsewhere.write_text("other machine's")
-    unrelated = {".partial-notes", left.name + "0", ".partial-a~1~b~c", left.name.removeprefix(".")}
+    unrelated = {".partial-", ".partial-notes", left.name + "0", left.name[:-1], ".partial-a~1~b~c", left.name[1:]}
     for name in unrelated:
         (tmp_path / name).write_text("not ours")
     link = tmp_path / (left.name[:-1] + ("0" if left.name[-1] != "0" else "1"))

@@ -1,10 +1,10 @@
-"""Names from anybody stay below their folder; nothing but what is ours is taken for a leftover."""
+"""Names from anybody stay below their folder."""
 
 from pathlib import Path, PureWindowsPath
 
 import pytest
 
-from musc_jax.storage.paths import UnsafeNameError, below, is_unfinished, link_between, unfinished_in
+from musc_jax.storage.paths import UnsafeNameError, below, link_between
 
 
 @pytest.mark.parametrize(
@@ -67,20 +67,3 @@ def test_links_on_the_way(tmp_path):
     assert link_between(root, root / "inner" / "link" / "real") == root / "inner" / "link"
     (root / "broken").symlink_to(tmp_path / "nothing")
     assert link_between(root, root / "broken") == root / "broken"
-
-
-def test_unfinished_names_are_known_again_and_nothing_else_is(tmp_path):
-    ours = unfinished_in(tmp_path)
-    assert ours != unfinished_in(tmp_path)
-    assert not is_unfinished(ours)  # not there
-    ours.write_text("")
-    assert is_unfinished(ours)
-    ours.unlink()
-    ours.mkdir()
-    assert is_unfinished(ours)
-    ours.rmdir()
-    ours.symlink_to(tmp_path)
-    assert not is_unfinished(ours)
-    for name in (".partial-foo", ".partial-", ".partial-Apple", f".partial-{'0' * 31}", f".partial-{'0' * 33}"):
-        (tmp_path / name).write_text("a user's")
-        assert not is_unfinished(tmp_path / name)
