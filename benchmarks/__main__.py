@@ -14,21 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from absl import flags
 
 from benchmarks import backbones, hot_paths, plain, whole
 from benchmarks.hot_paths import Setting
 from benchmarks.machine import cores
 from benchmarks.timing import Row
 from launch import command
+from launch.own_flags import OwnFlags
 from musc_jax.storage import atomic
 
+flags = OwnFlags()
 ONLY = flags.DEFINE_list("only", None, "Rows to run, by name; default all.")
 REPEATS = flags.DEFINE_integer("repeats", 3, "Runs of each side; the fastest counts.", lower_bound=1)
 OUTPUT = flags.DEFINE_string(
     "output", None, "Write the figures here as JSON, too; with --only beside those there, with --quick not at all."
 )
-QUICK = flags.DEFINE_boolean("quick", False, "Small sizes: shows that everything works; nothing is judged.")
+QUICK = flags.DEFINE_bool("quick", False, "Small sizes: shows that everything works; nothing is judged.")
 
 _LINE = "{:<66} {:>10} {:>12} {:>12} {:>5}"
 
@@ -100,7 +101,7 @@ def benchmark() -> None:
 
 def main(argv: list[str]) -> int:
     """The command."""
-    return command.execute(argv, benchmark, (ValueError, OSError), interrupted="stopped")
+    return command.execute(argv, benchmark, (ValueError, OSError), interrupted="stopped", own=(flags,), about=__doc__)
 
 
 if __name__ == "__main__":

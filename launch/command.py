@@ -1,13 +1,15 @@
 """What every command does alike: flags, one readable line for bad input, exit codes."""
 
+import faulthandler
 import os
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags, logging
 
+from launch.own_flags import OwnFlags, help_text, parse, wants_help
 from musc_jax.execution.memory import return_freed_memory
 
 # DBSCAN's package would start a thread for each core, and between its calls they poll instead of sleeping. A scan takes
@@ -46,28 +48,48 @@ def path(flag: str, text: str) -> Path:
 
 
 def execute(
-    argv: list[str], work: Callable[[], None], bad_input: tuple[type[Exception], ...], *, interrupted: str
+    argv: list[str],
+    work: Callable[[], int | None],
+    bad_input: tuple[type[Exception], ...],
+    *,
+    interrupted: str,
+    own: tuple[OwnFlags, ...],
+    about: str | None,
+    takes_arguments: bool = False,
 ) -> int:
-    """Runs a command whose flags are parsed.
+    """Reads a command's flags and runs it. Nothing is expected of absl's own: a notebook can call it, too.
 
     Args:
-        argv: The program's name, and what is no flag: nothing.
-        work: The command.
+        argv: The program's name, and what follows it on the command line.
+        work: The command; what it returns is the exit code, None is 0.
         bad_input: What it raises for input that the user can change: said in a line.
         interrupted: What to say on Ctrl-C.
+        own: Its flags.
+        about: What --help says above them.
+        takes_arguments: Whether what is no flag means something to it.
 
     Returns:
-        The exit code: 0, 2 for bad input, 130 on Ctrl-C.
+        The exit code: that of `work`, 2 for bad input, 130 on Ctrl-C.
     """
+    if wants_help(argv):
+        print(help_text(about, *own))
+        return 0
+    try:
+        parse(argv, *own)
+    except (flags.Error, ValueError) as error:
+        problem = _NEEDED.sub(r"\1 is needed", str(error).splitlines()[0])
+        say(f"error: {problem}; see --help")
+        return 2
     return_freed_memory(scarce=False)
     refused: tuple[type[Exception], ...] = (PathError, *bad_input)
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # JAX tells at length which accelerators it did not find
-    if len(argv) > 1:
-        say(f"error: expected flags only, received {' '.join(argv[1:])!r}; see --help")
+    arguments = [] if takes_arguments else own[0].arguments
+    if arguments:
+        say(f"error: expected flags only, received {' '.join(arguments)!r}; see --help")
         return 2
     try:
-        work()
+        return work() or 0
     except refused as error:
         say(f"error: {error}")
         return 2
@@ -80,24 +102,15 @@ def execute(
     except KeyboardInterrupt:
         say(interrupted)
         return 130
-    return 0
 
 
 def run(main: Callable[[list[str]], int]) -> None:
-    """Parses the flags, runs `main` and exits; --help is a success, which absl does not think."""
-    try:
-        app.run(main, flags_parser=_parse)
-    except SystemExit as end:
-        if end.code == 1 and any(a.lstrip("-") in ("help", "helpshort", "helpfull", "?") for a in sys.argv[1:]):
-            raise SystemExit(0) from None
-        raise
+    """Runs a command as a process of its own, and ends that with its exit code."""
+    prepare_process()
+    sys.exit(main(sys.argv))
 
 
-def _parse(argv: list[str]) -> list[str]:
-    """Absl's parser; what it refuses is bad input like any other: one line, exit code 2."""
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        problem = _NEEDED.sub(r"\1 is needed", str(error).splitlines()[0])
-        say(f"error: {problem}; see --help")
-        sys.exit(2)
+def prepare_process() -> None:
+    """What a process of our own is started with, and somebody else's is spared."""
+    logging.use_absl_handler()
+    faulthandler.enable()

@@ -18,11 +18,10 @@ from typing import Any, NamedTuple
 # Before JAX starts: its notes about what hardware it did not find are not this program's messages.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from absl import flags
-
 import weights
 from launch import command
 from launch.own_files import RECORD
+from launch.own_flags import OwnFlags
 from musc_jax import report
 from musc_jax.config import Config, ConfigError, RescoringConfig, usual_windows
 from musc_jax.data import DATASETS
@@ -60,14 +59,14 @@ class _Result(NamedTuple):
     settings: tuple[Setting, ...]
 
 
-def _define() -> None:
-    flags.DEFINE_string(
-        "to",
-        None,
-        "What the runs are compared with: published, or another run. Default: the first of several runs; "
-        "published where there is one.",
-    )
-    flags.DEFINE_string("json", None, "File that the comparison is written to as JSON, too.")
+flags = OwnFlags()
+flags.DEFINE_string(
+    "to",
+    None,
+    "What the runs are compared with: published, or another run. Default: the first of several runs; "
+    "published where there is one.",
+)
+flags.DEFINE_string("json", None, "File that the comparison is written to as JSON, too.")
 
 
 # Reading
@@ -315,9 +314,16 @@ def _compare(names: Sequence[str]) -> None:
 def main(argv: list[str]) -> int:
     """The whole program; returns the exit code."""
     # What is no flag is a RUN here, where other commands refuse it.
-    return command.execute(argv[:1], lambda: _compare(argv[1:]), (CompareError,), interrupted="interrupted")
+    return command.execute(
+        argv,
+        lambda: _compare(flags.arguments),
+        (CompareError,),
+        interrupted="interrupted",
+        own=(flags,),
+        about=__doc__,
+        takes_arguments=True,
+    )
 
 
 if __name__ == "__main__":
-    _define()
     command.run(main)

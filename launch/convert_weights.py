@@ -12,17 +12,15 @@ import os
 # Before JAX starts: its notes about what hardware it did not find are not this program's messages.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from absl import flags
-
 import weights
 from launch import command
+from launch.own_flags import OwnFlags
 
-
-def _define() -> None:
-    flags.DEFINE_string("source", None, "The checkpoint: a file, or a folder with config.json.", required=True)
-    flags.DEFINE_enum("backbone", None, list(weights.BACKBONES), "What it is a checkpoint of.", required=True)
-    flags.DEFINE_string("output", None, "The file to write, ending in .safetensors; replaced if there.", required=True)
-    flags.DEFINE_integer("heads", None, "Attention heads, for a model of your own without config.json.", lower_bound=1)
+flags = OwnFlags()
+flags.DEFINE_string("source", None, "The checkpoint: a file, or a folder with config.json.", required=True)
+flags.DEFINE_enum("backbone", None, list(weights.BACKBONES), "What it is a checkpoint of.", required=True)
+flags.DEFINE_string("output", None, "The file to write, ending in .safetensors; replaced if there.", required=True)
+flags.DEFINE_integer("heads", None, "Attention heads, for a model of your own without config.json.", lower_bound=1)
 
 
 def _convert() -> None:
@@ -37,9 +35,10 @@ def _convert() -> None:
 
 def main(argv: list[str]) -> int:
     """The whole program; returns the exit code."""
-    return command.execute(argv, _convert, (weights.WeightsError,), interrupted="interrupted; nothing was written")
+    nothing = "interrupted; nothing was written"
+    bad_input = (weights.WeightsError,)
+    return command.execute(argv, _convert, bad_input, interrupted=nothing, own=(flags,), about=__doc__)
 
 
 if __name__ == "__main__":
-    _define()
     command.run(main)

@@ -24,11 +24,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import flags
 from jax.experimental import multihost_utils
 
 from launch.command import say
+from launch.own_flags import OwnFlags
 from musc_jax.config import ConfigError
+
+flags = OwnFlags()
 
 COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "Several processes: address:port of the first, the same for all. Default: as the cluster says."

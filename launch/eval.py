@@ -25,7 +25,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import jax
 import numpy as np
-from absl import flags
 
 import weights
 from launch import command, distributed
@@ -56,9 +55,7 @@ from musc_jax.resolved import Resolved
 from musc_jax.storage import atomic
 from musc_jax.subsets import divide, thin_out
 
-flags.adopt_module_key_flags(options)
-flags.adopt_module_key_flags(distributed)
-
+_FLAGS = (options.flags, distributed.flags)
 RANDOM_NOTE = "random weights: the figures say nothing about the method's accuracy with pretrained ones"
 _PLATFORM_SETTINGS = ("JAX_PLATFORMS", "JAX_NUM_CPU_DEVICES", "CUDA_VISIBLE_DEVICES")
 _BAD_INPUT = (BudgetError, ConfigError, DataError, OutputError, distributed.LostProcessError, weights.WeightsError)
@@ -400,7 +397,8 @@ def main(argv: list[str]) -> int:
     """The whole program; returns the exit code."""
     again = "interrupted; the same command continues with the categories that are not finished"
     work = distributed.together(evaluate)
-    return distributed.leave(command.execute(argv, work, _BAD_INPUT, interrupted=again))
+    code = command.execute(argv, work, _BAD_INPUT, interrupted=again, own=_FLAGS, about=__doc__)
+    return distributed.leave(code)
 
 
 if __name__ == "__main__":

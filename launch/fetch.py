@@ -24,10 +24,10 @@ from urllib.request import url2pathname
 # Before JAX starts: its notes about what hardware it did not find are not this program's messages.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from absl import flags
 from filelock import FileLock, Timeout
 
 from launch import command
+from launch.own_flags import OwnFlags
 from launch.progress import ProgressBar
 from musc_jax.data import DataError
 from musc_jax.data.datasets import published_datasets
@@ -64,17 +64,17 @@ class Order:
     keep_archive: bool = False
 
 
-def _define() -> None:
-    flags.DEFINE_enum("dataset", None, list(published_datasets()), "Dataset.")
-    flags.DEFINE_string("data_dir", None, "Folder it is unpacked into, or lies in.")
-    flags.DEFINE_bool("accept_license", False, "You have read the dataset's licence and keep to it.")
-    flags.DEFINE_bool("check", False, "Fetch nothing; list what is missing or odd in --data_dir.")
-    flags.DEFINE_bool("list", False, "Show the datasets, their sizes and licences.")
-    flags.DEFINE_list("categories", None, "Comma-separated categories that are compared; default all.")
-    flags.DEFINE_string("url", None, "Another address of the archive (a mirror, a link that changed); also file://.")
-    flags.DEFINE_string("sha256", None, "Digest the archive must have; default the published one, where there is one.")
-    flags.DEFINE_multi_string("archive", [], "Archive downloaded by hand, instead of fetching; may be repeated.")
-    flags.DEFINE_bool("keep_archive", False, f"Leave the fetched archive in DATA_DIR/{_STORE}.")
+flags = OwnFlags()
+flags.DEFINE_enum("dataset", None, list(published_datasets()), "Dataset.")
+flags.DEFINE_string("data_dir", None, "Folder it is unpacked into, or lies in.")
+flags.DEFINE_bool("accept_license", False, "You have read the dataset's licence and keep to it.")
+flags.DEFINE_bool("check", False, "Fetch nothing; list what is missing or odd in --data_dir.")
+flags.DEFINE_bool("list", False, "Show the datasets, their sizes and licences.")
+flags.DEFINE_list("categories", None, "Comma-separated categories that are compared; default all.")
+flags.DEFINE_string("url", None, "Another address of the archive (a mirror, a link that changed); also file://.")
+flags.DEFINE_string("sha256", None, "Digest the archive must have; default the published one, where there is one.")
+flags.DEFINE_multi_string("archive", [], "Archive downloaded by hand, instead of fetching; may be repeated.")
+flags.DEFINE_bool("keep_archive", False, f"Leave the fetched archive in DATA_DIR/{_STORE}.")
 
 
 def _order() -> Order:
@@ -313,9 +313,8 @@ BAD_INPUT = (FetchError, ArchiveError, DataError)
 
 def main(argv: list[str]) -> int:
     """The whole program; returns the exit code."""
-    return command.execute(argv, _run, BAD_INPUT, interrupted=_INTERRUPTED)
+    return command.execute(argv, _run, BAD_INPUT, interrupted=_INTERRUPTED, own=(flags,), about=__doc__)
 
 
 if __name__ == "__main__":
-    _define()
     command.run(main)

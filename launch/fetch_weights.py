@@ -14,21 +14,19 @@ from pathlib import Path
 # Before JAX starts: its notes about what hardware it did not find are not this program's messages.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from absl import flags
-
 import weights
 from launch import command
+from launch.own_flags import OwnFlags
 from launch.progress import ProgressBar
 from musc_jax.models import VitConfig
 
-
-def _define() -> None:
-    flags.DEFINE_list("backbone", None, "Comma-separated backbones out of --list.")
-    flags.DEFINE_string(
-        "weights_dir", None, "Where to; default $MUSC_WEIGHTS_DIR, or the cache folder launch.eval looks into anyway."
-    )
-    flags.DEFINE_string("revision", None, "Commit, tag or branch on Hugging Face, to pin what is fetched.")
-    flags.DEFINE_bool("list", False, "Show the backbones, where they come from, and which are there.")
+flags = OwnFlags()
+flags.DEFINE_list("backbone", None, "Comma-separated backbones out of --list.")
+flags.DEFINE_string(
+    "weights_dir", None, "Where to; default $MUSC_WEIGHTS_DIR, or the cache folder launch.eval looks into anyway."
+)
+flags.DEFINE_string("revision", None, "Commit, tag or branch on Hugging Face, to pin what is fetched.")
+flags.DEFINE_bool("list", False, "Show the backbones, where they come from, and which are there.")
 
 
 def _folder() -> Path:
@@ -77,9 +75,8 @@ def _fetch() -> None:
 def main(argv: list[str]) -> int:
     """The whole program; returns the exit code."""
     again = "interrupted; the same command goes on where it stopped"
-    return command.execute(argv, _fetch, (weights.WeightsError,), interrupted=again)
+    return command.execute(argv, _fetch, (weights.WeightsError,), interrupted=again, own=(flags,), about=__doc__)
 
 
 if __name__ == "__main__":
-    _define()
     command.run(main)

@@ -6,10 +6,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
-from absl import flags
-
 import weights
 from launch import command
+from launch.own_flags import OwnFlags
 from musc_jax.config import (
     ABLATIONS,
     MODALITIES,
@@ -28,6 +27,8 @@ from musc_jax.execution.free_memory import usable_memory
 from musc_jax.kernels import IMPLEMENTATIONS
 from musc_jax.kernels.rounding import PRECISIONS
 from musc_jax.models import Backbone
+
+flags = OwnFlags()
 
 _DEFAULT_CACHE = weights.default_folder().parent
 _SAVE = ("maps", "images")

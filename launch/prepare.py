@@ -13,26 +13,24 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Workers share the cores by being several, not by each of them using all.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from absl import flags
-
 import weights
 from launch import command
+from launch.own_flags import OwnFlags
 from launch.progress import ProgressBar
 from musc_jax.data import DATASETS, DataError
 from musc_jax.data.dataset import shortened
 from musc_jax.data.published.preparation import prepare
 from musc_jax.data.trees import Request
 
-
-def _define() -> None:
-    fixed = [name for name, spec in DATASETS.items() if not spec.user_layout]
-    made = " and ".join(name for name, spec in DATASETS.items() if not spec.needs_data_dir)
-    flags.DEFINE_enum("dataset", None, fixed, "Dataset.", required=True)
-    flags.DEFINE_string("data_dir", None, f"Its folder; not needed for {made}.")
-    flags.DEFINE_list("categories", None, "Comma-separated categories; default all.")
-    flags.DEFINE_string("cache_dir", str(weights.default_folder().parent), "Where derived files are kept.")
-    flags.DEFINE_integer("workers", os.cpu_count() or 1, "Processes.", lower_bound=1)
-    flags.DEFINE_integer("seed", 0, "Seed of the synthetic set.", lower_bound=0)
+flags = OwnFlags()
+_FIXED = [name for name, spec in DATASETS.items() if not spec.user_layout]
+_MADE = " and ".join(name for name, spec in DATASETS.items() if not spec.needs_data_dir)
+flags.DEFINE_enum("dataset", None, _FIXED, "Dataset.", required=True)
+flags.DEFINE_string("data_dir", None, f"Its folder; not needed for {_MADE}.")
+flags.DEFINE_list("categories", None, "Comma-separated categories; default all.")
+flags.DEFINE_string("cache_dir", str(weights.default_folder().parent), "Where derived files are kept.")
+flags.DEFINE_integer("workers", os.cpu_count() or 1, "Processes.", lower_bound=1)
+flags.DEFINE_integer("seed", 0, "Seed of the synthetic set.", lower_bound=0)
 
 
 def _prepare() -> None:
@@ -63,9 +61,8 @@ def _prepare() -> None:
 def main(argv: list[str]) -> int:
     """The whole program; returns the exit code."""
     again = "interrupted; the same command goes on where it stopped"
-    return command.execute(argv, _prepare, (DataError,), interrupted=again)
+    return command.execute(argv, _prepare, (DataError,), interrupted=again, own=(flags,), about=__doc__)
 
 
 if __name__ == "__main__":
-    _define()
     command.run(main)

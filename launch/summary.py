@@ -1,13 +1,11 @@
 """What a run of `launch.eval` says in the end: tables for people, files for programs."""
 
 import platform
-import sys
 import time
 from importlib import metadata
 from typing import Any
 
 import jax
-from absl import flags
 
 import musc_jax
 from launch import flags as options
@@ -93,10 +91,10 @@ def summarise(
         print(report.difference_line(mean, published))
     device = jax.devices()[0]
     run = {
-        "command": sys.argv,
+        "command": options.flags.argv,
         "dataset": dataset.name,
         "config": config.as_dict(),
-        "flags": {flag.name: flag.value for flag in flags.FLAGS.flags_by_module_dict()["launch.flags"]},
+        "flags": {flag.name: flag.value for flag in options.flags.all},
         "note": note,
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
         "versions": versions(),

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from absl import flags
 from readme_parts import generate
 
 import weights
@@ -28,7 +27,7 @@ def test_the_python_examples_run(tmp_path, monkeypatch, capsys):
 
 
 def test_every_flag_dataset_and_backbone_is_listed():
-    known = {flag.name for flag in flags.FLAGS.flags_by_module_dict()[options.__name__]}
+    known = {flag.name for flag in options.flags.all}
     listed = set(re.findall(r"`--(\w+)`", README))
     assert known <= listed
     for name in (*weights.BACKBONES, *DATASETS):

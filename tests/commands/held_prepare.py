@@ -26,5 +26,4 @@ def held(*arguments, **options):
 
 plane_cleaning.clean_scan = held
 if __name__ == "__main__":
-    prepare._define()
     command.run(prepare.main)

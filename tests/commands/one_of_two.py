@@ -8,9 +8,9 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from absl import flags
 
 from launch import command, distributed
+from launch.own_flags import parse
 from musc_jax.config import ConfigError
 from musc_jax.execution import devices, sharded
 
@@ -100,15 +100,17 @@ def told_to_end(file):
 
 
 def main(argv):
-    case, file = argv[1:]
+    parse(argv, distributed.flags)
+    case, file = distributed.flags.arguments
     work = distributed.together(
         lambda: globals()[case](file),
         heartbeat_seconds=4 if case == "silent" else 30,
         start_seconds=2 if case == "nobody" else 60,
     )
     bad = (ConfigError, distributed.LostProcessError)
-    return distributed.leave(command.execute(argv[:1], work, bad, interrupted="interrupted"))
+    own = {"own": (distributed.flags,), "about": None, "takes_arguments": True}
+    return distributed.leave(command.execute(argv, work, bad, interrupted="interrupted", **own))
 
 
 if __name__ == "__main__":
-    sys.exit(main(flags.FLAGS(sys.argv)))
+    sys.exit(main(sys.argv))

@@ -6,8 +6,6 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
 import weights
 from launch import compare, distributed
@@ -69,12 +67,6 @@ def whole(dataset, **metrics):
     return dict.fromkeys(sorted(published_categories(dataset)), ROW | metrics)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def command_flags():
-    if "to" not in flags.FLAGS:
-        compare._define()
-
-
 @pytest.fixture
 def call(capsys, tmp_path, monkeypatch):
     """Runs the command in this process: (exit code, stdout, stderr, JSON)."""
@@ -83,10 +75,9 @@ def call(capsys, tmp_path, monkeypatch):
     def run(*arguments):
         file = tmp_path / "out.json"
         file.unlink(missing_ok=True)
-        with flagsaver.flagsaver():
-            given = [str(a) for a in arguments]
-            given += [] if any(a.startswith("--json") for a in given) else [f"--json={file}"]
-            code = compare.main(flags.FLAGS(["compare", *given]))
+        given = [str(a) for a in arguments]
+        given += [] if any(a.startswith("--json") for a in given) else [f"--json={file}"]
+        code = compare.main(["compare", *given])
         out, err = capsys.readouterr()
         assert "Traceback" not in err
         assert not list(tmp_path.rglob(".partial-*"))
@@ -280,8 +271,7 @@ def test_what_differs_is_said_once(call, tmp_path):
 
 def test_every_flag_of_eval_is_known_to_the_comparison():
     """In one place only: a field of the config, or in one of the lists; a new flag has to be put somewhere."""
-    modules = flags.FLAGS.flags_by_module_dict()
-    default = {flag.name: flag.default for module in (options, distributed) for flag in modules[module.__name__]}
+    default = {flag.name: flag.default for module in (options, distributed) for flag in module.flags.all}
     fields = {name.rsplit(".", 1)[-1] for name in settings.config_defaults()} & default.keys()
     places = [*fields, *settings.FLAGS, *settings.RECORDED, *settings.WITHOUT_EFFECT]
     assert sorted(places) == sorted(default)

@@ -11,13 +11,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 from one_of_two import features
 from waiting import PATIENCE_SECONDS, reserved_port, until
 
 import musc_jax
 from launch import distributed
+from launch.own_flags import parse
 from musc_jax.config import ConfigError
 
 
@@ -95,13 +94,8 @@ def test_a_process_that_finds_no_others_says_so(own):
 
 @pytest.fixture
 def given():
-    with flagsaver.flagsaver():
-
-        def parse(*arguments):
-            flags.FLAGS.unparse_flags()
-            flags.FLAGS(["test", *arguments])
-
-        yield parse
+    yield lambda *arguments: parse(["test", *arguments], distributed.flags)
+    parse(["test"], distributed.flags)
 
 
 def test_a_port_that_is_taken_is_refused(given, monkeypatch):
@@ -211,7 +205,7 @@ def test_a_cluster_is_recognised_as_jax_does(given, monkeypatch):
 def test_alone_nothing_is_started(given, monkeypatch):
     """In a process of its own, as JAX must not have touched a device."""
     code = (
-        "import jax; from absl import flags; from launch import distributed as d; flags.FLAGS(['t']);"
+        "import jax; from launch import distributed as d; from launch.own_flags import parse; parse(['t'], d.flags);"
         "assert not d.start(); assert not jax.distributed.is_initialized();"
         "assert d.is_first() and d.agreed(True) and not d.agreed(False);"
         "d.barrier('x'); assert d.leave(2) == 2"

@@ -13,8 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from absl import flags
-from absl.testing import flagsaver
 from eyecandies_tree import fingerprint, write_category
 from PIL import Image
 
@@ -39,10 +37,7 @@ def run(tmp_path, image_weights, candies, capsys):
         if defaults:
             given += ["--dataset=eyecandies", f"--data_dir={data}", f"--weights_rgb={image_weights}", *SMALL]
             given += [f"--weights_points={points}"]
-        with flagsaver.flagsaver():
-            flags.FLAGS.unparse_flags()
-            rest = flags.FLAGS(["eval", *given, *arguments])
-            code = command.main(rest)
+        code = command.main(["eval", *given, *arguments])
         out = capsys.readouterr()
         return code, out.out, out.err, output / "eyecandies"
 

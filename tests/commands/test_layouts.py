@@ -3,8 +3,6 @@
 import json
 
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 from dataset_trees import TREES
 from eyecandies_tree import fingerprint
 from test_corrupted_trees import HAS_OPEN3D, LAYOUTS, truncate
@@ -24,9 +22,7 @@ def run(tmp_path, image_weights, capsys):
         given = [f"--dataset={name}", f"--data_dir={root}", f"--output_dir={tmp_path / 'results'}", *arguments]
         given += [f"--cache_dir={tmp_path / 'cache'}", f"--weights_rgb={image_weights}", *SMALL]
         given += [f"--weights_points={GOLDEN / 'point_mae_tiny.pth'}"]
-        with flagsaver.flagsaver():
-            flags.FLAGS.unparse_flags()
-            code = command.main(flags.FLAGS(["eval", *given]))
+        code = command.main(["eval", *given])
         out = capsys.readouterr()
         return code, out.out, out.err
 

@@ -3,14 +3,13 @@
 import json
 
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 from dataset_trees import blob, picture, save
 from dropped_modules import second_folder
 from readme_parts import generate
 
 from launch import eval as command
 from launch import fetch
+from launch.own_flags import parse
 from musc_jax.data import DATASETS, DataError, datasets, open_dataset
 
 MODULE = '''
@@ -68,7 +67,7 @@ def caps(tmp_path_factory):
             save(data / colour / "test" / name, picture(10 * shift + i))
             if i >= 3:
                 save(data / colour / "masks" / name, blob())
-    before, known = dict(DATASETS), flags.FLAGS["dataset"].parser.enum_values
+    before, known = dict(DATASETS), command.options.flags.FLAGS["dataset"].parser.enum_values
     with second_folder(package):
         table = datasets.find_datasets(datasets.__path__)
     try:
@@ -94,10 +93,7 @@ def test_opened(caps, tmp_path):
 def test_scored(caps, tmp_path, image_weights, capsys):
     given = ["--dataset=caps", f"--data_dir={caps}", f"--output_dir={tmp_path}", f"--cache_dir={tmp_path / 'cache'}"]
     given += [f"--weights_rgb={image_weights}", "--variant=v1", "--blocks=0,1,2", "--image_size=32", "--categories=red"]
-    with flagsaver.flagsaver():
-        flags.FLAGS.unparse_flags()
-        code = command.main(flags.FLAGS(["eval", *given]))
-    assert code == 0, capsys.readouterr().err
+    assert command.main(["eval", *given]) == 0, capsys.readouterr().err
     run = json.loads((tmp_path / "caps" / "run.json").read_text())
     assert (run["dataset"], run["config"]["modality"]) == ("caps", "rgb")
     assert run["config"]["rescoring"]["windows"] == [2, 3]
@@ -106,10 +102,8 @@ def test_scored(caps, tmp_path, image_weights, capsys):
 
 
 def test_its_backbones_are_random_unless_told_otherwise(caps):
-    with flagsaver.flagsaver():
-        flags.FLAGS.unparse_flags()
-        flags.FLAGS(["eval", "--dataset=caps"])
-        assert command.options.weight_sources() == ("random", None)
+    parse(["eval", "--dataset=caps"], command.options.flags)
+    assert command.options.weight_sources() == ("random", None)
 
 
 def test_listed_and_checked(caps, tmp_path, capsys):
