@@ -5,29 +5,27 @@ cameras have it.
 """
 
 import io
-import re
+import math
 import threading
 import warnings
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tifffile
-from jaxtyping import Float32, Float64, UInt8
+from jaxtyping import Float, Float32, Float64, UInt8
 from PIL import Image
 
 from musc_jax.data.folder_layout import Camera
 from musc_jax.data.formats.files import DECODE_ERRORS, MAX_PIXELS, Content, FileFault, brief
+from musc_jax.data.formats.pcd import decode_pcd
+from musc_jax.data.formats.ply import decode_ply
 
 EXTENSIONS = frozenset({".tif", ".tiff", ".png", ".npy", ".ply", ".pcd"})
 """What counts as point data, in lower case."""
 
-_INSTALL = (
-    "pip install 'musc-jax[open3d]', and on Debian or Ubuntu apt-get install libusb-1.0-0 libegl1 libgl1 libx11-6 "
-    "libidn2-0 libgomp1"
-)
+_CLOUDS = {".ply": decode_ply, ".pcd": decode_pcd}
 # CPython 3.11's parser, which reads NPY headers, fails now and then when several threads use it.
 _PARSING = threading.Lock()
-_READING_CLOUDS = threading.Lock()  # Open3D's verbosity is one for the whole process
 
 
 def decode_points(
@@ -49,7 +47,7 @@ def decode_points(
     """
     path = content.path
     array = _decode(content)
-    if array.ndim == 2 and array.shape[1] == 3 and path.suffix.lower() in (".npy", ".ply", ".pcd"):
+    if array.ndim == 2 and array.shape[1] == 3 and path.suffix.lower() in (".npy", *_CLOUDS):
         points = array.astype(np.float32)
         if size is not None:
             if len(points) != size[0] * size[1]:
@@ -138,8 +136,8 @@ def depth_picture(points: Float32[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h 
 def _decode(content: Content) -> np.ndarray:
     path = content.path
     kind = path.suffix.lower()
-    if kind in (".ply", ".pcd"):
-        return _decode_cloud(content)
+    if kind in _CLOUDS:
+        return _CLOUDS[kind](content)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -172,97 +170,23 @@ def _decode_npy(content: Content) -> np.ndarray:
         shape, _, dtype = read(file)
     if dtype.hasobject:
         raise FileFault(content.path, "holds Python objects, which are not read", "save an array of numbers")
-    _check_count(content, *(shape[:2] if len(shape) > 1 else (1, 1)))
+    _check_count(content, *(shape[:2] if len(shape) > 1 else (*shape, 1)[:2]))
+    if math.prod(shape) * dtype.itemsize > len(content.data) - file.tell():
+        raise FileFault(content.path, f"is cut short: it claims {shape} values and does not hold them")
     file.seek(0)
     with _PARSING:
-        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+        array = np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+    return array if dtype.names is None else _named(content, array)
 
 
-_PLY_BYTES = {
-    "char": 1, "uchar": 1, "int8": 1, "uint8": 1, "short": 2, "ushort": 2, "int16": 2, "uint16": 2,
-    "int": 4, "uint": 4, "int32": 4, "uint32": 4, "float": 4, "float32": 4, "double": 8, "float64": 8,
-}  # fmt: skip
-_MAX_HEADER = 100_000
-
-
-def _check_ply(content: Content) -> None:
-    """Compare what a PLY file claims with its length: Open3D trusts the claim and makes up what is missing."""
-    end = re.search(rb"end_header\r?\n", content.data[:_MAX_HEADER])
-    if not content.data.startswith(b"ply") or end is None:
-        raise FileFault(content.path, "is no PLY file")
-    lines = [line.split() for line in content.data[: end.start()].decode("ascii", "replace").splitlines()]
-    elements = [(line[1], line[2]) for line in lines if line[:1] == ["element"] and len(line) == 3]
-    vertices = dict(elements).get("vertex", "")
-    if not vertices.isdigit():
-        raise FileFault(content.path, "has no `element vertex` with a count")
-    ascii_format = ["format", "ascii", "1.0"] in lines
-    # What comes before the vertices, and lists, have lengths of their own; then only the least is known.
-    row, plain, inside = 0, elements[0][0] == "vertex", False
-    for line in lines:
-        if line[:1] == ["element"]:
-            inside = line[1:2] == ["vertex"]
-        elif line[:1] == ["property"] and inside:
-            plain &= len(line) == 3 and line[1] in _PLY_BYTES
-            row += _PLY_BYTES.get(line[1], 0)
-    _check_length(content, int(vertices), end.end(), row if plain else 3, as_lines=ascii_format)
-
-
-def _check_pcd(content: Content) -> None:
-    """The same for PCD."""
-    end = re.search(rb"^DATA (\w+)\r?\n", content.data[:_MAX_HEADER], re.MULTILINE)
-    if end is None:
-        raise FileFault(content.path, "is no PCD file")
-    fields = {
-        line.split()[0]: line.split()[1:]
-        for line in content.data[: end.start()].decode("ascii", "replace").splitlines()
-        if line.strip()
-    }
-    try:
-        points = int(fields["POINTS"][0]) if "POINTS" in fields else int(fields["WIDTH"][0]) * int(fields["HEIGHT"][0])
-        sizes = [int(size) for size in fields["SIZE"]]
-        counts = [int(count) for count in fields.get("COUNT", ["1"] * len(sizes))]
-        row = sum(size * count for size, count in zip(sizes, counts, strict=True))
-    except (KeyError, IndexError, ValueError):
-        raise FileFault(content.path, "has no readable PCD header") from None
-    if points < 0 or row <= 0 or min(sizes + counts) <= 0:
-        raise FileFault(content.path, "has no readable PCD header")
-    kind = end[1].decode()
-    if kind == "binary_compressed":
-        lengths = content.data[end.end() : end.end() + 8]
-        if len(lengths) < 8 or int.from_bytes(lengths[4:], "little") != points * row:
-            raise FileFault(content.path, "is cut short or damaged")
-        _check_length(content, int.from_bytes(lengths[:4], "little"), end.end() + 8, 1, as_lines=False)
-        return
-    _check_length(content, points, end.end(), row, as_lines=kind == "ascii")
-
-
-def _check_length(content: Content, count: int, start: int, row: int, *, as_lines: bool) -> None:
-    _check_count(content, count, 1)
-    rest = len(content.data) - start
-    if as_lines:
-        lines = content.data.count(b"\n", start) + (not content.data.endswith(b"\n"))
-        short = lines < count
-    else:
-        short = rest < count * row
-    if short:
-        raise FileFault(content.path, f"is cut short: it claims {count} points and does not hold them")
-
-
-def _decode_cloud(content: Content) -> np.ndarray:
-    path = content.path
-    (_check_ply if path.suffix.lower() == ".ply" else _check_pcd)(content)
-    try:
-        import open3d
-    except (ImportError, OSError) as error:
-        kind = path.suffix[1:].upper()
-        raise FileFault(path, f"is {kind}, which needs Open3D ({brief(error)})", f"{_INSTALL}; or save NPY") from None
-    with _READING_CLOUDS, open3d.utility.VerbosityContextManager(open3d.utility.VerbosityLevel.Error):
-        cloud: Any = open3d.io.read_point_cloud(path, remove_nan_points=False, remove_infinite_points=False)
-    points = np.asarray(cloud.points)
-    if not len(points):
-        raise FileFault(path, "has no points that Open3D can read")
-    _check_count(content, len(points), 1)
-    return points
+def _named(content: Content, table: np.ndarray) -> Float[np.ndarray, "... 3"]:
+    """The fields x, y and z of an array with named ones; all others are left out."""
+    fields = [table.dtype.fields[name][0] for name in "xyz" if name in table.dtype.names]  # type: ignore[index,operator]
+    if len(fields) < 3 or any(field.kind not in "fiu" for field in fields):
+        known = " ".join(table.dtype.names or ())[:100]
+        raise FileFault(content.path, f"has no numbers x, y and z (its fields are: {known})", "save it with them")
+    points = np.stack([table[name] for name in "xyz"], axis=-1)
+    return points if points.dtype.kind == "f" else points.astype(np.float64)
 
 
 def _check_count(content: Content, first: int, second: int) -> None:
