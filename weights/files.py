@@ -14,12 +14,14 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from musc_jax._text import shown
-from musc_jax.storage.download import looks_like_a_page
+from musc_jax.storage.signatures import START, foreign
 from weights.errors import WeightsError
+from weights.foreign import foreign_model, refuse_foreign
 from weights.torch_file import TorchFile
 
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 SAFETENSORS = ".safetensors"
+_OTHER_FORMS = ("*.index.json", "*.msgpack", "*.h5", "*.onnx", "*.gguf", "*.pb", "*.index", "*.npz", "*.zip")
 # Headers of the largest checkpoints take some 100 KB; the library would read one of 100 MB.
 _MAX_HEADER = 4 << 20
 _MAX_SETTINGS = 1 << 20
@@ -85,7 +87,8 @@ def locate(path: Path) -> Checkpoint:
         if path.is_dir():
             file = next((path / name for name in FOLDER_FILES if (path / name).is_file()), None)
             if file is None:
-                raise WeightsError(f"{path}: expected {' or '.join(FOLDER_FILES)} in this folder, found neither")
+                expected = f"{path}: expected {' or '.join(FOLDER_FILES)} in this folder, found neither"
+                raise WeightsError(expected + _other_forms(path))
             if not (path / "config.json").is_file():
                 raise WeightsError(
                     f"{path}: expected config.json beside {file.name}; copy the whole folder of the model, or pass "
@@ -105,14 +108,28 @@ def locate(path: Path) -> Checkpoint:
     raise WeightsError(f"{path}: no such file or folder")
 
 
+def _other_forms(folder: Path) -> str:
+    """In which other form a folder holds a model, to be said behind what was expected."""
+    for pattern in _OTHER_FORMS:
+        for path in sorted(folder.glob(pattern)):
+            if path.is_file() and (other := foreign_model(path)) is not None:
+                return f", but {path.name}: {other.what}; {other.way_out}"
+    return ""
+
+
 def _settings(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MAX_SETTINGS:
             raise ValueError("larger than any such file")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
+        if (other := foreign(data[:START])) is not None:
+            raise WeightsError(f"{path}: {other.what}; {other.way_out}")
+        content = json.loads(data)
         content = content.get("vision_config") or content if isinstance(content, dict) else content
         if not isinstance(content, dict):
             raise ValueError("expected an object")
+    except WeightsError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: cannot be read as JSON ({shown(error)}); fetch it again") from None
     return content
@@ -124,10 +141,9 @@ def read_entries(path: Path) -> dict[str, Entry]:
     Raises:
         WeightsError: The file is not sound; names it and the way out.
     """
+    refuse_foreign(path)
     with path.open("rb") as file:
-        start = file.read(512)
-    if looks_like_a_page(start):
-        raise WeightsError(f"{path}: a web page, not a checkpoint; the download went wrong, fetch it again")
+        start = file.read(9)
     # By what it is, not by what it is called: the header of a safetensors file is JSON behind its length.
     found = _safetensors(path) if path.suffix == SAFETENSORS or start[8:9] == b"{" else _torch(path)
     entries: dict[str, Entry] = {}

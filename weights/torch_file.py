@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from musc_jax._text import shown
-from musc_jax.storage.download import looks_like_a_page
 from weights.errors import WeightsError
+from weights.foreign import LEGACY_MAGIC, LEGACY_START, of_archive
 from weights.torch_pickle import MAX_PICKLE, BrokenPickleError, Inert, Name, Pickle, Storage, Tensor
 
 # The list of members of a large CLIP checkpoint takes 50 KB; a list of millions would take minutes and gigabytes.
@@ -25,9 +25,7 @@ _MAX_DIRECTORY = 2 << 20
 _MAX_DEPTH = 100
 _MAX_NAME = 500
 _PART = 1 << 22
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
-_LEGACY_START = b"\x80\x02\x8a\x0a" + _LEGACY_MAGIC.to_bytes(10, "little")
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _TORCHSCRIPT = ("constants.pkl", "code/")
 _OPTIMIZERS = ("optimizer", "lr_scheduler", "scheduler")
@@ -89,17 +87,8 @@ class TorchFile:
             start = file.read(512)
         if start.startswith(b"PK\x03\x04"):
             return self._open_zip()
-        if start.startswith(_LEGACY_START):
+        if start.startswith(LEGACY_START):
             return self._open_legacy()
-        if looks_like_a_page(start):
-            raise WeightsError(f"{self.path}: a web page, not a checkpoint; the download went wrong, fetch it again")
-        if start[257:262] == b"ustar":
-            raise WeightsError(
-                f"{self.path}: PyTorch's format of before version 0.1.10, which is not read; load it with PyTorch and "
-                f"save it again"
-            )
-        if not start:
-            raise BrokenPickleError("it is empty")
         raise BrokenPickleError("it is neither a zip archive nor PyTorch's older format")
 
     def _open_zip(self) -> Any:
@@ -108,6 +97,8 @@ class TorchFile:
             infos = sorted(archive.infolist(), key=lambda info: info.header_offset)
             if not infos:
                 raise BrokenPickleError("its list of members is empty")
+            if (other := of_archive([info.filename for info in infos])) is not None:
+                raise WeightsError(f"{self.path}: {other.what}; {other.way_out}")
             # Asked first, because PyTorch compresses the code in it.
             if any(info.filename.partition("/")[2].startswith(_TORCHSCRIPT) for info in infos):
                 raise WeightsError(
@@ -140,7 +131,7 @@ class TorchFile:
         with self.path.open("rb") as file:
             pickle = Pickle(file.read(MAX_PICKLE))
             magic, protocol, system = pickle.load(), pickle.load(), pickle.load()
-            if (magic, protocol) != (_LEGACY_MAGIC, _LEGACY_PROTOCOL) or not isinstance(system, dict):
+            if (magic, protocol) != (LEGACY_MAGIC, _LEGACY_PROTOCOL) or not isinstance(system, dict):
                 raise BrokenPickleError("an unknown version of PyTorch's older format")
             if system.get("little_endian") is not True:
                 raise BrokenPickleError("its byte order is not little-endian")

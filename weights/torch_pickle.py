@@ -1,8 +1,8 @@
 """Interprets the pickles of PyTorch's checkpoints without PyTorch and without executing anything.
 
-Opcode by opcode, those that PyTorch's own safe reader accepts and no other. The few globals such files name become
-inert stand-ins: tensors are described, not read; NumPy's numbers and the like are placeholders that hold a name and can
-do nothing. Any other global ends the reading.
+Opcode by opcode: those that PyTorch's own safe reader accepts, two more that Python 2 wrote, and no other. The few
+globals such files name become inert stand-ins: tensors are described, not read; NumPy's numbers and the like are
+placeholders that hold a name and can do nothing. Any other global ends the reading.
 """
 
 import dataclasses
@@ -54,6 +54,7 @@ _HARMLESS = {
     ("_codecs", "encode"),
     ("argparse", "Namespace"),
     ("torch.nn.parameter", "Parameter"),
+    ("torch.autograd.variable", "Variable"),
     ("torch._tensor", "_rebuild_from_type_v2"),
     ("torch.serialization", "_get_layout"),
     ("pathlib", "PosixPath"),
@@ -129,7 +130,7 @@ def _hashable_key(key: Any) -> Any:
 
 
 class Pickle:
-    """An interpreter of the opcodes that PyTorch's own safe reader accepts.
+    """An interpreter of the opcodes of checkpoints.
 
     Args:
         data: One pickle or several in a row.
@@ -208,6 +209,8 @@ class Pickle:
             "G": lambda: push(struct.unpack(">d", self._take(8))[0]),
             "X": lambda: push(self._take(self._unpack("I")).decode("utf-8", "replace")),
             "U": lambda: push(self._take(self._unpack("B")).decode("latin-1")),
+            "T": lambda: push(self._take(self._unpack("i")).decode("latin-1")),
+            "I": lambda: push(self._number_as_text()),
             ")": lambda: push(()),
             "]": lambda: push([]),
             "}": lambda: push({}),
@@ -240,6 +243,13 @@ class Pickle:
             f"it wants to use {shown(found.module)}.{shown(found.name)}, which parameters do not need and which is not "
             f"executed; if you trust the file, load it with PyTorch and save its state_dict()"
         )
+
+    def _number_as_text(self) -> int | bool:
+        line = self._line()
+        try:
+            return {"00": False, "01": True}[line] if line in ("00", "01") else int(line)
+        except ValueError:
+            raise BrokenPickleError("the pickle holds a number that is none") from None
 
     def _protocol(self) -> None:
         if self._unpack("B") > 5:
@@ -297,12 +307,29 @@ class Pickle:
         match function, arguments:
             case Name("collections", "OrderedDict"), ():
                 self._push({})
+            case Name("collections", "OrderedDict"), (list() as pairs,):  # Python 2
+                self._push({})
+                for pair in pairs:
+                    if not isinstance(pair, list | tuple):
+                        raise BrokenPickleError("a dictionary of something that is no pair")
+                    self._set_items(list(pair))
+            case Name("torch", "Size"), (list() | tuple() as sizes,):
+                self._push(tuple(sizes))
+            case Name("torch._utils", "_rebuild_tensor"), (Storage(), int(), tuple(), tuple()):  # before PyTorch 0.4
+                self._push(_tensor(*arguments))
             case Name("torch._utils", "_rebuild_tensor_v2"), (Storage(), int(), tuple(), tuple(), *_):
                 self._push(_tensor(*arguments[:4]))
             case Name("torch._utils", "_rebuild_tensor_v3"), (_, _, tuple(), tuple(), _, _, Name(_, name), *_):
                 # Only the types without a storage class of their own are saved so, and no backbone has them.
                 self._push(Inert(f"a tensor of type {name}"))
-            case Name("torch._utils", "_rebuild_parameter"), (Tensor() as data, *_):
+            case (
+                (
+                    Name("torch._utils", "_rebuild_parameter")
+                    | Name("torch.nn.parameter", "Parameter")
+                    | Name("torch.autograd.variable", "Variable")
+                ),
+                (Tensor() as data, *_),
+            ):
                 self._push(data)
             case Name(module, name), _:
                 # NumPy scalars, devices, dtypes, and whatever else: nothing is called, its value is just not known.

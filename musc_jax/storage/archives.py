@@ -27,6 +27,7 @@ from typing import BinaryIO, Protocol, runtime_checkable
 
 from musc_jax.storage import atomic
 from musc_jax.storage.archive_names import Clashes, Member, Refused, checked_name, shown_name
+from musc_jax.storage.signatures import foreign
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, how many bytes of it are done, and how many there are."""
@@ -193,7 +194,8 @@ def _walk(file: BinaryIO, report: Callable[[int], None]) -> _Walk:
     elif _is_tar_header(start):
         stream, allowed, packed = file, None, False
     else:
-        raise Refused("is no tar (plain, gzip, bzip2, xz) or zip archive")
+        other = foreign(start)
+        raise Refused(f"is {other.what}" if other else "is no tar (plain, gzip, bzip2, xz) or zip archive")
     yield from _walk_tar(_Guard(stream, allowed, lambda: report(file.tell())), packed=packed)
     report(size)
 

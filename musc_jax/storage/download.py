@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from musc_jax._text import shown
+from musc_jax.storage.signatures import START, is_page
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is done, how many bytes of it, and how many there are in all, where that is known."""
@@ -203,7 +204,7 @@ class _Download:
     def _finish(self) -> None:
         """Checks what arrived and gives it its name."""
         with self._part.open("rb") as file:
-            page = looks_like_a_page(file.read(512))
+            page = is_page(file.read(START))
         if page:
             self._discard()
             raise DownloadError(f"{self._url}: a web page, not a file; open it in a browser to see what it says")
@@ -231,10 +232,3 @@ def _why(reason: object) -> str:
     if isinstance(reason, OSError) and reason.strerror:
         return shown(reason.strerror)
     return shown(reason) or type(reason).__name__
-
-
-def looks_like_a_page(start: bytes) -> bool:
-    """Whether a file's first bytes are a web page's."""
-    return (
-        start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--"))
-    )

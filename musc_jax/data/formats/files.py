@@ -18,6 +18,8 @@ import yaml
 from jaxtyping import Float, Float64, UInt8, UInt16
 from PIL import Image, UnidentifiedImageError
 
+from musc_jax.storage.signatures import START, foreign
+
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Under Pillow's own limit, which warns through a process-wide filter that threads cannot set aside.
 MAX_PIXELS = 64_000_000
@@ -70,7 +72,8 @@ def read(path: Path) -> Content:
     """Read a regular file (or a symbolic link to one) whole.
 
     Raises:
-        FileFault: it is missing, empty, unreadable or not a file. A pipe is refused, not waited on.
+        FileFault: it is missing, empty, unreadable, not a file, or something that stands for one or is around one, such
+            as a Git LFS pointer. A pipe is refused, not waited on.
     """
     try:
         status = path.stat()
@@ -85,6 +88,8 @@ def read(path: Path) -> Content:
         raise FileFault(path, f"cannot be read ({reason})", way_out) from None
     if not data:
         raise FileFault(path, "is empty")
+    if (other := foreign(data[:START])) is not None:
+        raise FileFault(path, f"is {other.what}", other.way_out)
     stamp = (status.st_size, status.st_mtime_ns)
     return Content(path, data, hashlib.sha256(data).hexdigest(), stamp)
 

@@ -19,6 +19,7 @@ from musc_jax.data.opening import find_samples
 from musc_jax.data.sample import DataError
 from musc_jax.data.spec import Expected, Layout, Source
 from musc_jax.data.trees import Found, Request, entries, is_folder
+from musc_jax.storage.signatures import START, foreign
 
 _ABOUT = frozenset({".txt", ".md", ".csv", ".json", ".pdf", ""})
 _AGAIN = "copy it again from the dataset's archive"
@@ -33,12 +34,14 @@ class Finding:
         path: the file or folder.
         line: what is wrong with it, and the way out.
         problem: whether results would differ; otherwise it is only odd.
+        absent: whether it is that nothing of the category is there.
     """
 
     category: str
     path: Path
     line: str
     problem: bool = True
+    absent: bool = False
 
     def __str__(self) -> str:
         return f"{self.path}: {self.line}"
@@ -106,7 +109,8 @@ def _check_category(layout: Layout, category: str, expected: Expected, home: Pat
     if not is_folder(home / layout.folder):
         has = f"has no {layout.folder}" if is_folder(home) else "is missing"
         count = f"{expected.good} good and {expected.defective} defective samples"
-        yield Finding(category, home, f"{has}, published with {count}; fetch it again")
+        line = f"{has}, published with {count}; fetch it again"
+        yield Finding(category, home, line, absent=not is_folder(home))
         return
     used: set[Path] = set()
     for fault in found.faults:
@@ -138,18 +142,25 @@ def _check_sample(category: str, sample: SampleFiles, used: set[Path]) -> Iterat
         used.add(path)
         line = _fault_of(path)
         if line:
-            yield Finding(category, path, f"{line}; {_AGAIN}")
+            yield Finding(category, path, line)
 
 
 def _fault_of(path: Path) -> str:
     try:
         if not path.exists():
-            return "is missing"
+            return f"is missing; {_AGAIN}"
         if not path.is_file():
-            return "is no file"
-        return "" if path.stat().st_size else "is empty"
+            return f"is no file; {_AGAIN}"
+        size = path.stat().st_size
+        if not size:
+            return f"is empty; {_AGAIN}"
+        if size > START:  # what stands for a file is short; all others would take long to open
+            return ""
+        with path.open("rb") as file:
+            other = foreign(file.read(START))
+        return f"is {other.what}; {other.way_out}" if other is not None else ""
     except OSError as error:
-        return f"cannot be looked at ({error.strerror})"
+        return f"cannot be looked at ({error.strerror}); {_AGAIN}"
 
 
 def _check_counts(

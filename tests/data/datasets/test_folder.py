@@ -327,7 +327,7 @@ def bad_files():
     yield "a.ply", header % 10**12 + b"\0" * 12, "claims 1000000000000"
     yield "b.ply", header % 100 + b"\0" * 12, "cut short"
     yield "c.ply", b"ply\nformat ascii 1.0\n", "no PLY"
-    yield "d.ply", b"<html>", "no PLY"
+    yield "d.ply", b"solid stl", "no PLY"
     yield "e.ply", header.replace(b"binary_little_endian", b"ascii") % 5 + b"1 2 3\n", "cut short"
     yield "f.pcd", pcd.format(50, "binary").encode() + b"\0" * 20, "cut short"
     yield "g.pcd", pcd.format(50, "ascii").encode() + b"1 2 3\n", "cut short"
