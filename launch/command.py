@@ -53,8 +53,8 @@ def execute(
     bad_input: tuple[type[Exception], ...],
     *,
     interrupted: str,
-    own: tuple[OwnFlags, ...],
-    about: str | None,
+    own: tuple[OwnFlags, ...] = (),
+    about: str | None = None,
     takes_arguments: bool = False,
 ) -> int:
     """Reads a command's flags and runs it. Nothing is expected of absl's own: a notebook can call it, too.
@@ -75,7 +75,7 @@ def execute(
         print(help_text(about, *own))
         return 0
     try:
-        parse(argv, *own)
+        arguments = parse(argv, *own)
     except (flags.Error, ValueError) as error:
         problem = _NEEDED.sub(r"\1 is needed", str(error).splitlines()[0])
         say(f"error: {problem}; see --help")
@@ -84,8 +84,7 @@ def execute(
     refused: tuple[type[Exception], ...] = (PathError, *bad_input)
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # JAX tells at length which accelerators it did not find
-    arguments = [] if takes_arguments else own[0].arguments
-    if arguments:
+    if arguments and not takes_arguments:
         say(f"error: expected flags only, received {' '.join(arguments)!r}; see --help")
         return 2
     try:

@@ -7,8 +7,10 @@
 
 The licence is shown first. Datasets behind a form or a share page come with instructions instead; what was downloaded
 by hand goes to --archive. An interrupted download goes on where it stopped when the same command is given again.
-Archives are checked before they are unpacked, and are unpacked completely or not at all. Exit code 2: bad input, or
-the dataset is not as published.
+Archives are checked before they are unpacked, and are unpacked completely or not at all.
+
+Exit code of --check: 0 if all that was asked for (--categories; default every category) is there as published, 3 if
+some categories are and the others are absent altogether, 2 if anything else is wrong. Otherwise 2 is bad input.
 """
 
 import hashlib
@@ -38,6 +40,8 @@ from musc_jax.storage.download import DownloadError, download
 from musc_jax.storage.paths import below
 
 _STORE = ".download"
+SOME_ABSENT = 3
+"""Exit code for a tree of which some categories are complete and the others not there."""
 _INTERRUPTED = "interrupted; the same command goes on where it stopped"
 
 
@@ -108,8 +112,11 @@ def show_list() -> None:
         print(f"{name}: {source.home}" + (f" ({source.remark})" if source.remark else ""))
 
 
-def carry_out(order: Order) -> None:
+def carry_out(order: Order) -> int:
     """Fetches, unpacks and compares.
+
+    Returns:
+        The exit code.
 
     Raises:
         FetchError: something the user can change.
@@ -122,8 +129,7 @@ def carry_out(order: Order) -> None:
     _check_order(order)
     name, source, root = order.dataset, published_datasets()[order.dataset], order.data_dir
     if order.check:
-        _compare(order, source, root)
-        return
+        return _compare(order, source, root)
     remark = f" ({source.remark})" if source.remark else ""
     command.say(f"{source.title}, {source.home}\nlicence: {source.licence}{remark}")
     if not order.accept_license:
@@ -131,7 +137,7 @@ def carry_out(order: Order) -> None:
     own = bool(order.archives or order.url)
     if not own and root.is_dir() and not _problems(check_layout(name, root, categories=order.categories)):
         print(f"{root} has all of {name}; nothing was fetched")
-        return
+        return 0
     if not own and not source.archives:
         raise FetchError(_recipe(name, source, root))
     made = not root.exists()
@@ -145,7 +151,9 @@ def carry_out(order: Order) -> None:
         if made:
             with suppress(OSError):  # it has what was fetched
                 root.rmdir()
-    _compare(order, source, root)
+    code = _compare(order, source, root)
+    # Archives that come by hand may be one for each category.
+    return 0 if own and code == SOME_ABSENT else code
 
 
 def _check_order(order: Order) -> None:
@@ -287,25 +295,40 @@ def _problems(findings: Sequence[Finding]) -> list[Finding]:
     return [finding for finding in findings if finding.problem]
 
 
-def _compare(order: Order, source: Source, root: Path) -> None:
+def _compare(order: Order, source: Source, root: Path) -> int:
     assert order.dataset is not None
     findings = check_layout(order.dataset, root, categories=order.categories)
+    absent = {finding.category for finding in findings if finding.absent}
+    # In one line, where it is not all of them and nobody asked for these.
+    together = bool(absent) and len(absent) < len(source.categories) and order.categories is None
     for finding in findings:
-        print(finding if finding.problem else f"note: {finding}")
-    problems = _problems(findings)
+        if not (together and finding.absent):
+            print(finding if finding.problem else f"note: {finding}")
+    problems = [problem for problem in _problems(findings) if not (together and problem.absent)]
+    if together:
+        broken = {problem.category for problem in problems}
+        there = [name for name in source.categories if name not in absent]
+        print(
+            f"{root}: {len(there)} of {len(source.categories)} categories of {order.dataset} are there: "
+            + ", ".join(f"{name} (see above)" if name in broken else name for name in there)
+            + f"; absent: {', '.join(name for name in source.categories if name in absent)}"
+        )
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise FetchError(f"{root}: {count}, {order.dataset} is not as published (see above)")
+    if together:
+        return SOME_ABSENT
     number = len(set(order.categories or source.categories))
     categories = "1 category" if number == 1 else f"{number} categories"
     print(f"{root}: all test samples of {order.dataset} are there ({categories})")
+    return 0
 
 
-def _run() -> None:
+def _run() -> int:
     if flags.FLAGS.list:
         show_list()
-    else:
-        carry_out(_order())
+        return 0
+    return carry_out(_order())
 
 
 BAD_INPUT = (FetchError, ArchiveError, DataError)

@@ -39,12 +39,15 @@ class OwnFlags:
         return [self.FLAGS[name] for name in sorted(self.FLAGS)]
 
 
-def parse(argv: list[str], *sets: OwnFlags) -> None:
+def parse(argv: list[str], *sets: OwnFlags) -> list[str]:
     """Gives the flags of several sets the values of one command line, and those that are not in it their defaults.
 
     Args:
         argv: The program's name and what follows it.
         sets: What the command has; absl's own flags of logging, as `--verbosity`, are always there, too.
+
+    Returns:
+        What is no flag.
 
     Raises:
         flags.Error: An unknown flag, a value that is none, a flag that is needed and not there.
@@ -57,10 +60,11 @@ def parse(argv: list[str], *sets: OwnFlags) -> None:
             together[flag.name] = flag
     for flag in flags.FLAGS.get_flags_for_module(logging.__name__):
         together[flag.name] = flag
-    rest = together(argv)
+    arguments = together(argv)[1:]
     for own in sets:
         own.FLAGS.mark_as_parsed()
-        own.argv, own.arguments = list(argv), rest[1:]
+        own.argv, own.arguments = list(argv), arguments
+    return arguments
 
 
 def wants_help(argv: list[str]) -> bool:

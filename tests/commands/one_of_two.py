@@ -100,15 +100,14 @@ def told_to_end(file):
 
 
 def main(argv):
-    parse(argv, distributed.flags)
-    case, file = distributed.flags.arguments
+    case, file = parse(argv, distributed.flags)
     work = distributed.together(
         lambda: globals()[case](file),
         heartbeat_seconds=4 if case == "silent" else 30,
         start_seconds=2 if case == "nobody" else 60,
     )
     bad = (ConfigError, distributed.LostProcessError)
-    own = {"own": (distributed.flags,), "about": None, "takes_arguments": True}
+    own = {"own": (distributed.flags,), "takes_arguments": True}
     return distributed.leave(command.execute(argv, work, bad, interrupted="interrupted", **own))
 
 

@@ -59,7 +59,9 @@ def _eyecandies(category, expected, picture):
     yield f"{category}/train/data/000_image_0.png", picture
     for i in range(expected.good + expected.defective):
         # The others of a sample's files are there for one only: this is about names, and would take long.
-        more = ("image_5.png", "normals.png", "bumps_mask.png", "metadata.yaml", "obj_params.yaml") if i == 0 else ()
+        more = ("image_5.png", "normals.png", "bumps_mask.png", "metadata.yaml", "foreground.png") if i == 0 else ()
+        # The archives say `object_params`, their documentation `obj_params`.
+        more += (("object_params.yaml", "obj_params.yaml")[i % 2],) if i < 2 else ()
         for item in ("image_0.png", "mask.png", "depth.png", "info_depth.yaml", "pose.txt", *more):
             yield f"{category}/test_public/data/{i:02d}_{item}", picture if item.endswith("png") else b"text"
 

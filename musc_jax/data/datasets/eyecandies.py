@@ -22,10 +22,11 @@ from musc_jax.data.trees import Found, Request, is_folder, report_closed, requir
 _SPLIT = Path("test_public", "data")
 _FILE = re.compile("([0-9]+)_(" + "|".join(re.escape(item) for item in ITEMS) + ")")
 _LAYOUT = "<Category>/test_public/data/<index>_image_0.png"
-# All files that a sample is published with; those that are no `ITEMS` are read by nobody.
+# All files that a sample is published with, or that programs write beside it; those that are no `ITEMS` are read by
+# nobody. The archives and their documentation disagree about what is called `obj_params` in the latter.
 _PUBLISHED = re.compile(
     r"[0-9]+_(image_[0-5]\.png|(bumps_|dents_|colors_|normals_)?mask\.png|(depth|normals)\.png|info_depth\.yaml|pose\.txt"
-    r"|(obj_params|metadata)\.yaml|xyz\.tiff)"
+    r"|(obj(ect)?_params|metadata)\.yaml|xyz\.tiff|foreground\.png)"
 )
 # Of each category's archive on Google Drive.
 _DRIVE_KEYS = {
