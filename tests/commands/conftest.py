@@ -1,15 +1,11 @@
 """What several commands are tested with."""
 
-import functools
 import json
 
 import numpy as np
 import pytest
-from absl import flags
 from eyecandies_tree import write_category
 from safetensors.numpy import save_file
-
-from launch import command
 
 
 @pytest.fixture(autouse=True)
@@ -19,21 +15,14 @@ def no_kept_programs(monkeypatch):
 
 
 @pytest.fixture
-def in_process(monkeypatch, capsys):
+def in_process(capsys):
     """Runs a command in this process, with flags that are its own: exit code, stdout, stderr."""
 
     def call(module, *arguments):
-        values = flags.FlagValues()
-        values["verbosity"] = flags.FLAGS["verbosity"]
-        with monkeypatch.context() as patch:
-            for name in [name for name in vars(flags) if name.startswith("DEFINE_")]:
-                patch.setattr(flags, name, functools.partial(getattr(flags, name), flag_values=values))
-            patch.setattr(flags, "FLAGS", values)
-            module._define()
-            try:
-                code = module.main(command._parse([module.__name__, *map(str, arguments)]))
-            except SystemExit as end:
-                code = end.code
+        try:
+            code = module.main([module.__name__, *map(str, arguments)])
+        except SystemExit as end:
+            code = end.code
         out, err = capsys.readouterr()
         return code, out, err
 

@@ -8,8 +8,6 @@ import shutil
 import numpy as np
 import pytest
 import tifffile
-from absl import flags
-from absl.testing import flagsaver
 from dataset_trees import write_visa
 from eyecandies_tree import fingerprint
 from PIL import Image
@@ -39,9 +37,7 @@ def run(tmp_path, image_weights, parts, capsys):
     def call(*arguments, data=parts, dataset="folder"):
         given = [f"--output_dir={tmp_path / 'results'}", f"--cache_dir={tmp_path / 'cache'}", "--modality=rgb"]
         given += [f"--dataset={dataset}", f"--data_dir={data}", f"--weights_rgb={image_weights}", "--image_size=32"]
-        with flagsaver.flagsaver():
-            flags.FLAGS.unparse_flags()
-            code = command.main(flags.FLAGS(["eval", *given, *arguments]))
+        code = command.main(["eval", *given, *arguments])
         out = capsys.readouterr()
         return code, out.out, out.err
 
@@ -87,12 +83,7 @@ def test_nested_categories_from_start_to_end(run, tmp_path, parts, capsys):
     assert [place for place in PLACES if f"{place}: finished before" in err] == ["line1/left", "line2"]
     assert (folder / "line1" / "right" / "scores.csv").read_bytes() == (tmp_path / "scores.csv").read_bytes()
     # And compared, with itself and as a whole folder of results.
-    with flagsaver.flagsaver():
-        if "to" not in flags.FLAGS:
-            compare._define()
-        flags.FLAGS.unparse_flags()
-        rest = flags.FLAGS(["compare", str(folder), str(tmp_path / "results")])
-        assert compare.main(rest) == 0
+    assert compare.main(["compare", str(folder), str(tmp_path / "results")]) == 0
     out = capsys.readouterr().out
     assert all(f"\n{place} " in out for place in PLACES)
     assert fingerprint(parts) == before
