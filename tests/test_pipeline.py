@@ -2,14 +2,12 @@
 
 import dataclasses
 import pickle
-from functools import partial
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compiled import m
 from scenes import GROUPS, make_backbones, make_samples
 
 from musc_jax import Config, pipeline
@@ -54,17 +52,6 @@ def test_order_of_samples_does_not_matter(samples, backbones):
     # Rank matching swaps neighbours in rank on a rounding; values next to each other in rank are close.
     np.testing.assert_allclose(turned.anomaly_maps[::-1], plain.anomaly_maps, atol=2e-3 * plain.anomaly_maps.max())
     np.testing.assert_allclose(turned.pred_scores[::-1], plain.pred_scores, atol=1e-2)
-
-
-def test_version_1_is_the_mean_over_degrees_and_stages(samples, backbones):
-    image = backbones["image_backbone"]
-    config = Config.v1(image_size=32, image_backbone=image)
-    results = pipeline.score(samples, config)
-    mean, std = (np.array(v, np.float32) for v in (image.mean, image.std))
-    pixels = (np.stack([s.image for s in samples]).astype(np.float32) / 255 - mean) / std
-    stages = jax.jit(partial(image.module.apply, blocks=image.v1_blocks))(image.variables, pixels)
-    scores = [m.mutual_scores(jax.vmap(partial(m.lnamd_grid, degree=r))(stage)) for stage in stages for r in (1, 3, 5)]
-    np.testing.assert_allclose(results.patch_scores.image, np.mean(scores, axis=0), atol=1e-4)
 
 
 def test_programs_are_compiled_once(samples, backbones):
