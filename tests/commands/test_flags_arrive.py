@@ -1,11 +1,11 @@
 """Every flag of `launch.eval` arrives where it belongs, and nowhere else: one table, nothing is run."""
 
-import contextlib
 import dataclasses
 import inspect
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 from absl import flags
@@ -73,11 +73,9 @@ class Parts:
 
     def results_folder(self, *args, **options):
         self.note("results", _ResultsFolder, args, options)
-        return SimpleNamespace(
-            locked=contextlib.nullcontext,
-            finished=lambda _, identity, save: self.entries.update({"results.save": save}),
-            remove_summary=lambda: None,
-        )
+        folder = MagicMock()
+        folder.finished = lambda _, identity, save: self.entries.update({"results.save": save})
+        return folder
 
     def run_category(self, *args, **options):
         self.note("run", _run_category, args, options)
