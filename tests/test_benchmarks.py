@@ -31,3 +31,25 @@ def test_more_than_fits_into_memory(tmp_path):
     runs = json.loads((tmp_path / "memory.json").read_text())
     assert [found["references"] for found in runs] == [None, 5]
     assert all(found["relative_difference"] < 1e-5 for found in runs)
+
+
+def test_odd_files_are_told_of_in_a_line_each(tmp_path):
+    """A picture, a cloud, a pointer, something nobody reads, and something broken."""
+    header = [
+        "ply",
+        "format ascii 1.0",
+        "element vertex 1",
+        *(f"property float {name}" for name in "xyz"),
+        "end_header",
+    ]
+    (tmp_path / "a.ply").write_text("\n".join([*header, "1 2 3\n"]))
+    (tmp_path / "b.pth").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    (tmp_path / "c.mat").write_bytes(b"MATLAB")
+    (tmp_path / "d.pcd").write_bytes(b"nothing")
+    lines = run("benchmarks.odd", str(tmp_path)).splitlines()
+    assert [line.removeprefix(f"{tmp_path}/") for line in lines] == [
+        "a.ply: 1 points without a grid, 1 of them there, z 3 to 3",
+        "b.pth: no weights: a Git LFS pointer, not the file itself; fetch that by `git lfs pull`",
+        "c.mat: no reader",
+        "d.pcd: no points: is no PCD file; copy it again from the dataset's archive",
+    ]

@@ -8,8 +8,6 @@ from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
 import weights
 from launch import eval as command
@@ -106,17 +104,16 @@ def arrive(monkeypatch):
         monkeypatch.setattr(pipeline, "score_divisions", parts.score_divisions)
         monkeypatch.setattr(command, "keep_programs", lambda folder: parts.entries.update({"programs.folder": folder}))
         monkeypatch.setattr(options, "usable_memory", lambda: 7_000_000_000)
-        with flagsaver.flagsaver():
-            flags.FLAGS.unparse_flags()
-            assert flags.FLAGS(["eval", *arguments]) == ["eval"]
-            with pytest.raises(Stop):
-                command.evaluate()
+        with pytest.raises(Stop):
+            command.main(["eval", *arguments])
         return {name: value for name, value in parts.entries.items() if not name.startswith(_LEFT_OUT)}
 
     return call
 
 
 FOLDER = ("--dataset=folder", "--data_dir=parts", "--modality=rgb")
+# Folders of a dataset, into which nothing is written.
+WITHIN = (Path("parts"), Path("parts/x"))
 BOTH_PRETRAINED = {"image.path": "pretrained", "points.path": "pretrained"}
 REPEATED = {"run.division.seeds": tuple(range(10))}
 
@@ -124,17 +121,17 @@ REPEATED = {"run.division.seeds": tuple(range(10))}
 TABLE = {
     # What is scored
     "dataset=eyecandies": ((), {"data.name": "eyecandies", "results.dataset": "eyecandies"} | BOTH_PRETRAINED),
-    "data_dir=parts": ((), {"data.data_dir": "parts", "results.data_dir": "parts"}),
+    "data_dir=parts": ((), {"data.data_dir": "parts", "results.data_folders": (Path("parts"),)}),
     "categories=a,b": ((), {"data.categories": ["a", "b"]}),
     "limit=4": ((), {"data.limit": 4}),
     "skip_bad": ((), {"data.skip_bad": True, "run.skip_bad": True}),
     "modality=points": ((), {"config.modality": "points", "data.modality": "points", "image": None}),
-    "normal_dir=x": (FOLDER, {"data.folder.normal_dir": ("x",)}),
-    "abnormal_dir=x": (FOLDER, {"data.folder.abnormal_dir": ("x",)}),
-    "mask_dir=x": (FOLDER, {"data.folder.mask_dir": ("x",)}),
-    "depth_dir=x": (FOLDER, {"data.folder.depth_dir": "x"}),
-    "normal_depth_dir=x": (FOLDER, {"data.folder.normal_depth_dir": ("x",)}),
-    "abnormal_depth_dir=x": (FOLDER, {"data.folder.abnormal_depth_dir": ("x",)}),
+    "normal_dir=x": (FOLDER, {"data.folder.normal_dir": ("x",), "results.data_folders": WITHIN}),
+    "abnormal_dir=x": (FOLDER, {"data.folder.abnormal_dir": ("x",), "results.data_folders": WITHIN}),
+    "mask_dir=x": (FOLDER, {"data.folder.mask_dir": ("x",), "results.data_folders": WITHIN}),
+    "depth_dir=x": (FOLDER, {"data.folder.depth_dir": "x", "results.data_folders": WITHIN}),
+    "normal_depth_dir=x": (FOLDER, {"data.folder.normal_depth_dir": ("x",), "results.data_folders": WITHIN}),
+    "abnormal_depth_dir=x": (FOLDER, {"data.folder.abnormal_depth_dir": ("x",), "results.data_folders": WITHIN}),
     "extensions=.x": (FOLDER, {"data.folder.extensions": (".x",)}),
     "intrinsics=1,2,3,4": (
         FOLDER,
@@ -185,7 +182,7 @@ TABLE = {
 
 
 def test_every_flag_has_a_row():
-    own = {flag.name for flag in flags.FLAGS.get_key_flags_for_module(options)}
+    own = {flag.name for flag in options.flags.all}
     assert {given.partition("=")[0] for given in TABLE} == own
 
 

@@ -285,7 +285,7 @@ HOSTILE = {
     # broken
     "empty file": (lambda: b"", "is no tar"),
     "a picture": (lambda: b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4, "is no tar"),
-    "a page": (lambda: b"<!DOCTYPE html>" + b" " * 600, "is no tar"),
+    "a page": (lambda: b"<!DOCTYPE html>" + b" " * 600, "is a web page, not the file itself"),
     "no members": (lambda: tar(), "is empty"),
     "no members, zip": (lambda: zipped(), "is empty"),
     "only folders that are nothing": (lambda: tar(entry("./", type=tarfile.DIRTYPE)), "is empty"),

@@ -23,6 +23,7 @@ from musc_jax.data.formats.ply import decode_ply
 EXTENSIONS = frozenset({".tif", ".tiff", ".png", ".npy", ".ply", ".pcd"})
 """What counts as point data, in lower case."""
 
+_PLAIN = "save it unpacked, or by deflate"
 _CLOUDS = {".ply": decode_ply, ".pcd": decode_pcd}
 # CPython 3.11's parser, which reads NPY headers, fails now and then when several threads use it.
 _PARSING = threading.Lock()
@@ -152,6 +153,8 @@ def _decode(content: Content) -> np.ndarray:
                     _check_count(content, *tiff.series[0].shape[:2])
                     array = np.asarray(tiff.series[0].asarray())
     except (*DECODE_ERRORS, SystemError) as error:
+        if "imagecodecs" in str(error):  # tifffile's extra for rarer ways of packing
+            raise FileFault(path, f"is packed in a way that is not read ({brief(error)})", _PLAIN) from None
         raise FileFault(path, f"cannot be read ({brief(error)})") from None
     if array.ndim not in (2, 3) or array.dtype.kind not in "fiu" or 0 in array.shape:
         raise FileFault(
