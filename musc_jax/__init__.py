@@ -29,7 +29,7 @@ from musc_jax.maps import gaussian_blur, interpolate_points, point_map, upsample
 from musc_jax.mutual import interval_average, mutual_scores
 from musc_jax.pairs import all_pair_scores, pair_scores
 from musc_jax.rescoring import rescore
-from musc_jax.tokens import CloudTokens, image_tokens, normalize_points, point_tokens
+from musc_jax.tokens import CloudTokens, image_tokens, point_tokens
 from musc_jax.version1 import lnamd_grid
 
 __version__ = "0.1.0"
@@ -50,7 +50,6 @@ __all__ = [  # noqa: RUF022 - grouped by theme
     "image_tokens",
     "point_tokens",
     "CloudTokens",
-    "normalize_points",
     # Mutual scoring (III-C)
     "pair_scores",
     "all_pair_scores",

@@ -156,7 +156,7 @@ def point_tokens(
     """Tokens of one cloud's groups from each block, aggregated over their neighbourhoods by SNAMD (paper eq. 1-6).
 
     Args:
-        points: A cloud centred on its mean and scaled to the unit sphere, see `normalize_points`.
+        points: A cloud centred on its mean and scaled to the unit sphere, see `musc_jax.tokens.normalize_points`.
         backbone: A point encoder of `weights.load`.
         valid: Which points count; default all.
         variables: As in `image_tokens`.

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_api import FUNCTIONS
+from test_api import BACKBONES, FUNCTIONS
 
 import musc_jax as m
 import weights
@@ -75,6 +75,11 @@ CASES = {
         for variant, weighting in (("released", True), ("paper", True), ("released", False))
     ],
     "lnamd_grid": [(partial(m.lnamd_grid, degree=degree), shape(784, 768)) for degree in (1, 3)],
+    "image_tokens": [(partial(m.image_tokens, backbone=BACKBONES["image_backbone"]), shape(32, 32, 3, dtype=np.uint8))],
+    "point_tokens": [
+        (partial(m.point_tokens, backbone=BACKBONES["point_backbone"], num_groups=20, variant=v, group_size=16), FEW)
+        for v in ("released", "paper")
+    ],
     "pair_scores": [(m.pair_scores, shape(784, 768), shape(3, 1024, 768))],
     "all_pair_scores": [
         (partial(m.all_pair_scores, precision=precision), shape(4, 784, 768))
@@ -229,6 +234,8 @@ def test_the_stages_of_a_run_lower_for_every_platform(name, backbones, done):
             continue
         done.add(key)
         half = {"half": True} if dtype == "bfloat16" and "backbone" in stage else {}
+        if "products" in static:
+            half |= {"precision": static["products"].precision}
         try:
             exported(jitted, *args, platforms=at_once(static | half))
         except Exception as error:

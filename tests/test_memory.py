@@ -102,6 +102,7 @@ SCORE = """
 import json, resource, sys, tempfile
 from pathlib import Path
 import jax, jax.numpy as jnp, numpy as np
+import weights
 from musc_jax import Config, pipeline
 from musc_jax.execution.feature_store import FeatureStore
 from musc_jax.execution.extraction import Features
@@ -127,7 +128,8 @@ with tempfile.TemporaryDirectory() as folder:
             row /= np.linalg.norm(row, axis=-1, keepdims=True)
             writer.append(row[None]) if writer else rows.append(jnp.asarray(row))
         kept.append(writer.finish() if writer else jnp.stack(rows))
-    config = Config(modality="rgb", image_size=32)
+    backbone = weights.load("random", "dino_vits8", width=32, depth=3, heads=2, mlp_width=48)
+    config = Config(modality="rgb", image_size=32, image_backbone=backbone).resolved()
     scores = pipeline.score_patches(Features(ImageFeatures(kept, None), None), config, Programs(), plan=plan)
     values = np.asarray(scores.image)
 np.save(sys.argv[2], values)

@@ -85,7 +85,7 @@ def test_a_second_run_of_a_command_compiles_nothing_new(tmp_path, image_weights)
     settings += (f"--weights_rgb={image_weights}", f"--cache_dir={tmp_path / 'cache'}")
     start("-m", "launch.eval", *settings, f"--output_dir={tmp_path / 'first'}")
     kept = entries(tmp_path / "cache" / "compiled")
-    for stage in ("_image_tokens", "_aggregate_images", "mutual_scores", "_image_map", "rescore"):
+    for stage in ("_image_tokens", "_aggregate_images", "_fill", "_finish_all", "_image_map", "rescore"):
         assert any(f"jit_{stage}-" in path.name for path in kept), stage
     done = start("-m", "launch.eval", *settings, f"--output_dir={tmp_path / 'second'}")
     assert entries(tmp_path / "cache" / "compiled") == kept

@@ -119,12 +119,12 @@ def test_two_categories_take_one_set_of_programs(run, monkeypatch):
     code, _, err, _ = run()
     assert code == 0, err
     # As many as the pipeline takes for one, see test_pipeline.
-    assert [programs.count for programs in made] == [10]
+    assert [programs.count for programs in made] == [12]
 
 
 def test_subsets_are_repeated_over_seeds(run, monkeypatch):
     extracted = []
-    monkeypatch.setattr(command, "extract", lambda *a, **k: extracted.append(1) or extract(*a, **k))
+    monkeypatch.setattr("musc_jax.pipeline.extract", lambda *a, **k: extracted.append(1) or extract(*a, **k))
     code, out, _, folder = run("--subsets=2", "--seeds=0,1,4", "--modality=rgb")
     assert code == 0
     assert len(extracted) == 2  # once for each category, whatever the number of seeds
@@ -399,7 +399,7 @@ def test_what_a_sample_lacks_is_a_line_and_a_defect_is_none(run, monkeypatch):
         def raise_it(*_, **__):
             raise error
 
-        monkeypatch.setattr(command, "extract", raise_it)
+        monkeypatch.setattr("musc_jax.pipeline.extract", raise_it)
         return run("--modality=rgb", "--categories=Apple")
 
     code, _, err, _ = fail(SampleError("03", "has no points"))
