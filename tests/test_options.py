@@ -41,6 +41,7 @@ BAD = {
     (Config, "blocks"): [(), (3, 3), (7, 3), (-1,), (0.5,), "3", 3, (None,)],
     (Config, "point_norm"): ["batch", 1, ["cloud"]],
     (Config, "ablate"): ["ipg", ("nothing",), (1,), None, 3, (["ipg"],)],
+    (Config, "implementation"): ["fast", None, 1],
     (Config, "image_backbone"): ["dino_vitb8", 1],
     (Config, "point_backbone"): ["point_mae", 1],
     **{(Config, name): [None, {}, (1, 3, 5), Config] for name in CONCERNS},

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from scenes import GROUPS, make_backbones, make_samples
 
-from musc_jax import Config, pipeline
+from musc_jax import Config, pipeline, resolved
 from musc_jax.config import AggregationConfig, ConfigError
 from musc_jax.data import SampleError
-from musc_jax.execution import image_extraction
 from musc_jax.execution.extraction import extract
 from musc_jax.execution.feature_store import FeatureStore
 from musc_jax.execution.programs import Programs
@@ -198,7 +197,7 @@ def test_a_refusal_leaves_no_file_open(samples, breaking, monkeypatch):
 @pytest.mark.parametrize("memory", ["plenty", "little"])
 def test_what_is_left_out_is_as_if_it_had_not_been_there(samples, breaking, monkeypatch, at_once, memory):
     config, programs = breaking
-    monkeypatch.setitem(image_extraction._IMAGES_AT_ONCE, "cpu", at_once)
+    monkeypatch.setitem(resolved._IMAGES_AT_ONCE, "cpu", at_once)
     monkeypatch.setattr("musc_jax.execution.memory._PROGRAMS", 0)
     mixed = list(samples)
     for at, (i, change) in zip((1, 4, 8), enumerate(SPOILED.values()), strict=True):

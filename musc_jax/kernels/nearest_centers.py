@@ -52,9 +52,9 @@ def by_blocks_of_points(points: jax.Array, valid: jax.Array, centers: jax.Array,
 
     open_ = jnp.sum(~certified)
     by_block = jax.lax.while_loop(lambda s: s[0] < open_, repeat, (jnp.zeros_like(open_), index))[1]
-    # The last block may hold the last point several times, each time with the same answer.
-    found = jnp.zeros((len(points), k), by_block.dtype)
-    return found.at[blocks.positions.reshape(-1)].set(by_block.reshape(-1, k))
+    # The last block may hold the last point again, where it does not count and nobody has certified its answer.
+    place = jnp.where(blocks.valid, blocks.positions, len(points)).reshape(-1)
+    return jnp.zeros((len(points), k), by_block.dtype).at[place].set(by_block.reshape(-1, k), mode="drop")
 
 
 def in_batches(centers: jax.Array, *, k: int) -> jax.Array:

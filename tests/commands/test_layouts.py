@@ -64,7 +64,7 @@ def test_version_1_has_other_windows_on_visa(run, tmp_path):
 
 @pytest.mark.parametrize("name", ["mvtec_ad", "visa", "mpdd", "btad"])
 def test_points_are_refused_before_weights_are_looked_for(run, tmp_path, name):
-    code, _, err = run(name, tmp_path, "--modality=points", "--weights_points=/nowhere")
+    code, _, err = run(name, tmp_path / "data", "--modality=points", "--weights_points=/nowhere")
     assert code == 2
     assert err == f"error: --modality: {name} has pictures only, no points; pass --modality=rgb\n"
 
