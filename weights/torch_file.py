@@ -250,7 +250,7 @@ def _member(file: io.FileIO, place: _Place, most: int) -> bytes:
     if place.length > most:
         raise BrokenPickleError("its pickle is too large")
     file.seek(place.start)
-    data = file.read(place.length)
+    data = io.FileIO.read(file, place.length)  # not the guarded one: the pickle may be larger than a list of members
     if len(data) != place.length or (place.checksum and zlib.crc32(data) != place.checksum):
         raise BrokenPickleError("its pickle is damaged")
     return data

@@ -231,7 +231,7 @@ def test_a_store_that_fails_is_blamed_on_its_folder(run, scarce, monkeypatch, tm
     begin = StoreWriter.__init__
     monkeypatch.setattr(StoreWriter, "__init__", opened)
     line = refused(run(*scarce))
-    assert line.startswith(f"error: {tmp_path / 'cache' / 'features'}/.")
+    assert line.startswith(f"error: {tmp_path / 'cache' / 'features'}/.partial-")
     assert line.endswith(": No space left on device; pass another --cache_dir")
     assert not list((tmp_path / "cache" / "features").iterdir())
 

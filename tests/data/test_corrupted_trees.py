@@ -133,7 +133,7 @@ def not_finite(path):
 DAMAGES = {
     "image truncated": ("image", truncate, "is no readable picture|is a damaged PNG"),
     "image of no bytes": ("image", empty, "is empty"),
-    "image is text": ("image", text, "is no readable picture|is not a PNG|is a web page, not the file itself"),
+    "image is text": ("image", text, "is a web page, not the file itself"),
     "image links to itself": ("image", link_to_itself, "cannot be read|is missing"),
     "mask missing": ("mask", Path.unlink, "is missing"),
     "mask truncated": ("mask", truncate, "is no readable picture|is a damaged PNG"),
