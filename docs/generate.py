@@ -11,6 +11,7 @@ from pathlib import Path
 
 import weights
 from launch import flags as options
+from launch import input_flags as inputs
 from musc_jax.config import RescoringConfig, usual_windows
 from musc_jax.data import DATASETS
 from musc_jax.models import VitConfig
@@ -62,7 +63,7 @@ def flag_rows() -> dict[str, str]:
     v1 += [f"`{_numbers(windows)}` on `{name}`" for name, windows in others.items()]
     usual = _numbers(RescoringConfig().windows)
     return {
-        "dataset": f"| `--dataset` | `{options.DATASET.default}` | {listed} |",
+        "dataset": f"| `--dataset` | `{inputs.DATASET.default}` | {listed} |",
         "windows": f"| `--windows` | `{usual}` ({', '.join(v1)}) | windows of the re-scoring |",
     }
 

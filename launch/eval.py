@@ -29,6 +29,7 @@ import numpy as np
 import weights
 from launch import command, distributed
 from launch import flags as options
+from launch import input_flags as inputs
 from launch.command import say
 from launch.compilation import keep_programs
 from launch.output import (
@@ -65,16 +66,16 @@ def _open(config: Config, cache_dir: Path) -> Dataset:
     bar = ProgressBar()
     try:
         return open_dataset(
-            options.DATASET.value,
-            data_dir=command.expanded(options.DATA_DIR.value),
-            categories=options.CATEGORIES.value,
+            inputs.DATASET.value,
+            data_dir=command.expanded(inputs.DATA_DIR.value),
+            categories=inputs.CATEGORIES.value,
             modality=config.modality,
             cache_dir=cache_dir,
-            limit=options.LIMIT.value,
-            skip_bad=options.SKIP_BAD.value,
+            limit=inputs.LIMIT.value,
+            skip_bad=inputs.SKIP_BAD.value,
             seed=options.SEED.value,
             progress=bar,
-            folder=options.folder_layout(),
+            folder=inputs.folder_layout(),
         )
     finally:
         bar.close()
@@ -135,7 +136,7 @@ def _expect_same(config: Config, dataset: Dataset, division: options.Division) -
             "the categories or their samples (--data_dir, --categories, --limit)": digest_of(samples),
             "versions": digest_of(settings.pop("versions")),
             "devices": digest_of(settings.pop("device")),
-            "--skip_bad": digest_of(options.SKIP_BAD.value),
+            "--skip_bad": digest_of(inputs.SKIP_BAD.value),
             "other flags": digest_of(settings),
             **{name: digest_of(value) for name, value in fields.items()},
         }
@@ -284,7 +285,7 @@ def _run_category(
                 plan=plan,
                 store=store,
                 mesh=mesh,
-                skip_bad=options.SKIP_BAD.value,
+                skip_bad=inputs.SKIP_BAD.value,
                 progress=counted,
             )
             for seed, results in zip(division.seeds, repetitions, strict=True):
@@ -306,7 +307,7 @@ def evaluate() -> None:
     _expect_devices()
     # Metrics import it when they are needed; the second that this takes is not theirs.
     importlib.import_module("sklearn.metrics")
-    cache_dir, data_folders = command.path("cache_dir", options.CACHE_DIR.value), options.data_folders()
+    cache_dir, data_folders = command.path("cache_dir", options.CACHE_DIR.value), inputs.data_folders()
     refuse_within(cache_dir, data_folders, "--cache_dir")
     keep_programs(cache_dir)
     save = options.save_list()
@@ -318,10 +319,13 @@ def evaluate() -> None:
     folder = None
     if distributed.is_first():
         output_dir = command.path("output_dir", options.OUTPUT_DIR.value)
-        folder = ResultsFolder(output_dir, options.DATASET.value, data_folders=data_folders)
-        folder.expect(dict.fromkeys(options.CATEGORIES.value or (), ()))  # before what takes minutes, and again below
+        folder = ResultsFolder(output_dir, inputs.DATASET.value, data_folders=data_folders)
+        folder.expect(dict.fromkeys(inputs.CATEGORIES.value or (), ()))  # before what takes minutes, and again below
     note = RANDOM_NOTE if config.random_weights else None
     dataset = _open(config, cache_dir)
+    for category, account in dataset.accounts.items():
+        for line in account.lines:
+            say(f"{category}: {line}")
     for warning in dataset.warnings:
         say(f"warning: {warning}")
     for category, problems in dataset.skipped.items():
@@ -362,7 +366,7 @@ def _evaluate(
     for category in dataset.categories:
         identity = _identity(config, dataset, category, division)
         record = folder.finished(category, identity, save) if folder else None
-        if record and record.get("skipped") and not options.SKIP_BAD.value:
+        if record and record.get("skipped") and not inputs.SKIP_BAD.value:
             record = None  # samples were left out on request, and nobody requests it now
         if not distributed.agreed(record is not None):
             if folder:

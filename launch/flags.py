@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import weights
-from launch import command
-from launch.own_flags import OwnFlags
+from launch import input_flags as inputs
 from musc_jax.config import (
     ABLATIONS,
     MODALITIES,
@@ -22,48 +21,26 @@ from musc_jax.config import (
     ScoringConfig,
     usual_windows,
 )
-from musc_jax.data import DATASETS, Camera, FolderLayout
+from musc_jax.data import DATASETS
 from musc_jax.execution.free_memory import usable_memory
 from musc_jax.kernels import IMPLEMENTATIONS
 from musc_jax.kernels.rounding import PRECISIONS
 from musc_jax.models import Backbone
 
-flags = OwnFlags()
+# One set: the command line is read as a whole.
+flags = inputs.flags
 
 _DEFAULT_CACHE = weights.default_folder().parent
 _SAVE = ("maps", "images")
 # JAX's keys take no more bits: seeds above would repeat those below.
 _HIGHEST_SEED = 2**32 - 1
 # Datasets in what help says
-_MADE = " and ".join(name for name, spec in DATASETS.items() if not spec.needs_data_dir)
 _RANDOM = " and ".join(name for name, spec in DATASETS.items() if spec.default_weights == "random")
 _V1_WINDOWS = "".join(
     f"; on {name} {','.join(map(str, spec.v1_windows))}" for name, spec in DATASETS.items() if spec.v1_windows
 )
 
-# What is scored
-DATASET = flags.DEFINE_enum(
-    "dataset", "synthetic", list(DATASETS), "Dataset; synthetic is written on first use and needs no download."
-)
-DATA_DIR = flags.DEFINE_string("data_dir", None, f"Folder of the dataset; not needed for {_MADE}.")
-CATEGORIES = flags.DEFINE_list("categories", None, "Comma-separated categories; default all.")
-LIMIT = flags.DEFINE_integer("limit", None, "Use only the first so many samples of each category.")
-SKIP_BAD = flags.DEFINE_bool(
-    "skip_bad",
-    False,
-    "Leave out samples with unreadable files, too few points or features that are not finite, and list them, instead "
-    "of ending.",
-)
-# Of --dataset=folder, with anomalib's names
-NORMAL_DIR = flags.DEFINE_list("normal_dir", [], "folder: subfolders of good samples; none of these two: no labels.")
-ABNORMAL_DIR = flags.DEFINE_list("abnormal_dir", [], "folder: subfolders of defective samples.")
-MASK_DIR = flags.DEFINE_list("mask_dir", [], "folder: subfolder of masks, or one for each --abnormal_dir.")
-DEPTH_DIR = flags.DEFINE_string("depth_dir", None, "folder: subfolder of point data; default beside the pictures.")
-NORMAL_DEPTH_DIR = flags.DEFINE_list("normal_depth_dir", [], "folder: subfolders of the good samples' point data.")
-ABNORMAL_DEPTH_DIR = flags.DEFINE_list("abnormal_depth_dir", [], "folder: the same of the defective samples.")
-EXTENSIONS = flags.DEFINE_list("extensions", None, "folder: extensions of pictures; default every known one.")
-INTRINSICS = flags.DEFINE_list("intrinsics", None, "folder: fx,fy,cx,cy in pixels, for depth pictures.")
-DEPTH_SCALE = flags.DEFINE_float("depth_scale", 0.001, "folder: metres of a depth of 1.")
+# What is looked at
 MODALITY = flags.DEFINE_enum("modality", "rgb+points", list(MODALITIES), "What is looked at.")
 # With what
 BACKBONE = flags.DEFINE_enum(
@@ -195,54 +172,6 @@ def save_list() -> tuple[str, ...]:
     return tuple(sorted(set(SAVE.value)))
 
 
-_OF_FOLDER = (
-    NORMAL_DIR, ABNORMAL_DIR, MASK_DIR, DEPTH_DIR, NORMAL_DEPTH_DIR, ABNORMAL_DEPTH_DIR, EXTENSIONS, INTRINSICS,
-    DEPTH_SCALE,
-)  # fmt: skip
-
-
-def folder_layout() -> FolderLayout | None:
-    """Where a plain folder has what; None for other datasets.
-
-    Raises:
-        DataError: The flags contradict each other.
-        ConfigError: They are given for another dataset, or are no numbers.
-    """
-    if not DATASETS[DATASET.value].user_layout:
-        for flag in _OF_FOLDER:
-            if flag.present:
-                owners = " or ".join(f"--dataset={name}" for name, spec in DATASETS.items() if spec.user_layout)
-                raise ConfigError(f"--{flag.name}: only {owners} has it, received --dataset={DATASET.value}")
-        return None
-    camera, numbers = None, INTRINSICS.value
-    if numbers is not None:
-        try:
-            camera = Camera(*map(float, numbers))
-        except (ValueError, TypeError):
-            received = ",".join(numbers)
-            raise ConfigError(f"--intrinsics: expected four numbers fx,fy,cx,cy, received {received!r}") from None
-    return FolderLayout(
-        normal_dir=tuple(NORMAL_DIR.value),
-        abnormal_dir=tuple(ABNORMAL_DIR.value),
-        mask_dir=tuple(MASK_DIR.value),
-        normal_depth_dir=tuple(NORMAL_DEPTH_DIR.value),
-        abnormal_depth_dir=tuple(ABNORMAL_DEPTH_DIR.value),
-        depth_dir=DEPTH_DIR.value,
-        extensions=None if EXTENSIONS.value is None else tuple(EXTENSIONS.value),
-        camera=camera,
-        depth_scale=DEPTH_SCALE.value,
-    )
-
-
-def data_folders() -> tuple[Path, ...]:
-    """Every folder that the dataset is read from: --data_dir, and those elsewhere that flags of a plain folder name."""
-    if DATA_DIR.value is None:
-        return ()
-    root, layout = Path(command.expanded(DATA_DIR.value) or ""), folder_layout()
-    categories = [root, *(root / name for name in CATEGORIES.value or ())]
-    return (root, *(category / name for category in categories for name in (layout.folders if layout else ())))
-
-
 def modality() -> str:
     """--modality; where only images are sure to be there, they are looked at unless told otherwise.
 
@@ -250,8 +179,8 @@ def modality() -> str:
     """
     if MODALITY.present:
         return MODALITY.value
-    layout = folder_layout()
-    only_images = DATASETS[DATASET.value].modalities == ("rgb",) or (layout is not None and not layout.has_depth)
+    layout = inputs.folder_layout()
+    only_images = DATASETS[inputs.DATASET.value].modalities == ("rgb",) or (layout is not None and not layout.has_depth)
     return "rgb" if only_images or VARIANT.value == "v1" else MODALITY.value
 
 
@@ -294,7 +223,7 @@ def division() -> Division:
         ratio = Fraction(-1)
     if not 0 <= ratio <= 1:
         raise ConfigError(f"--normal_ratio: expected a share such as 1/2 or 0.5, received {NORMAL_RATIO.value!r}")
-    layout = folder_layout()
+    layout = inputs.folder_layout()
     if ratio != 1 and layout is not None and not (layout.normal_dir or layout.abnormal_dir):
         raise ConfigError("--normal_ratio: samples without labels are neither good nor bad; pass --normal_dir")
     seeds = _numbers("seeds", SEEDS.value)
@@ -310,7 +239,7 @@ def division() -> Division:
 
 def weight_sources() -> Weights:
     """Where the backbones' parameters come from."""
-    default = DATASETS[DATASET.value].default_weights
+    default = DATASETS[inputs.DATASET.value].default_weights
     return Weights(
         image=(WEIGHTS_RGB.value or default) if modality() != "points" else None,
         points=(WEIGHTS_POINTS.value or default) if modality() != "rgb" else None,
@@ -318,19 +247,19 @@ def weight_sources() -> Weights:
 
 
 def _usual_windows(variant: str) -> tuple[int, ...]:
-    return usual_windows(variant, DATASETS[DATASET.value].v1_windows)
+    return usual_windows(variant, DATASETS[inputs.DATASET.value].v1_windows)
 
 
 def plain_config() -> Config:
     """The config without backbones: every option checked before anything is loaded."""
-    for flag, lowest in ((LIMIT, 1), (SEED, 0), (REFERENCES, 1)):
+    for flag, lowest in ((inputs.LIMIT, 1), (SEED, 0), (REFERENCES, 1)):
         if flag.value is not None and flag.value < lowest:
             raise ConfigError(f"--{flag.name}: expected at least {lowest}, received {flag.value}")
     if SEED.value > _HIGHEST_SEED:
         raise ConfigError(f"--{SEED.name}: expected at most {_HIGHEST_SEED}, received {SEED.value}")
-    if modality() not in DATASETS[DATASET.value].modalities:
+    if modality() not in DATASETS[inputs.DATASET.value].modalities:
         # Said before any weights are looked for.
-        raise ConfigError(f"--modality: {DATASET.value} has pictures only, no points; pass --modality=rgb")
+        raise ConfigError(f"--modality: {inputs.DATASET.value} has pictures only, no points; pass --modality=rgb")
     windows = _numbers("windows", WINDOWS.value)
     return Config(
         variant=VARIANT.value,

@@ -9,6 +9,7 @@ import jax
 
 import musc_jax
 from launch import flags as options
+from launch import input_flags as inputs
 from launch.output import ResultsFolder
 from musc_jax import metrics as measure
 from musc_jax import report
@@ -74,7 +75,7 @@ def summarise(
     print(report.timings_table(timings))
     published = None
     assert config.image_size is not None
-    whole = options.LIMIT.value is None and division.normal_ratio == 1 and not any(skipped.values())
+    whole = inputs.LIMIT.value is None and division.normal_ratio == 1 and not any(skipped.values())
     if note is None and whole and options.is_standard(config):
         published = report.published(
             dataset.name,
@@ -103,6 +104,7 @@ def summarise(
         "peak_memory_bytes": peak_memory(),
         "samples": {name: record["num_samples"] for name, record in records.items()},
         "skipped": skipped,
+        "inputs": {name: account.facts for name, account in dataset.accounts.items()},
         "warnings": [*dataset.warnings, *(line for record in records.values() for line in record["warnings"])],
     }
     folder.write_summary(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from musc_jax.data.account import Account
 from musc_jax.data.sample import DataError, Sample
 from musc_jax.storage.paths import UnsafeNameError, below
 from musc_jax.storage.prefetch import map_ahead
@@ -107,6 +108,7 @@ class Dataset:
         categories: names of the categories.
         skipped: by category, the names of samples left out because of a fault.
         warnings: oddities that stopped nothing, and why samples were skipped.
+        accounts: by category, what its files were read as and what was passed over.
     """
 
     def __init__(
@@ -116,12 +118,14 @@ class Dataset:
         *,
         skipped: Mapping[str, Sequence[str]] | None = None,
         warnings: Sequence[str] = (),
+        accounts: Mapping[str, Account] | None = None,
     ):
         self.name = name
         self._entries = {category: tuple(found) for category, found in entries.items()}
         self.categories = tuple(self._entries)
         self.skipped = {c: tuple((skipped or {}).get(c, ())) for c in self.categories}
         self.warnings = list(warnings)
+        self.accounts = {c: (accounts or {}).get(c) or Account() for c in self.categories}
 
     def names(self, category: str) -> tuple[str, ...]:
         """Names of a category's samples, in the order of their indices.
@@ -198,6 +202,7 @@ def assemble(
     *,
     faults: Sequence[Fault] = (),
     warnings: Sequence[str] = (),
+    accounts: Mapping[str, Account] | None = None,
     limit: int | None = None,
     skip_bad: bool = False,
     workers: int = 2,
@@ -210,6 +215,7 @@ def assemble(
         candidates: by category, in the order of their indices.
         faults: what was found before, of whole categories.
         warnings: oddities found before.
+        accounts: by category, what its files are read as; what checking finds out is added.
         limit: take only the first so many samples of each category, sound or not.
         skip_bad: leave faulty samples out and list them instead of refusing the dataset.
         workers: threads that check.
@@ -249,7 +255,7 @@ def assemble(
     if report:
         # What belongs to nothing may be what is missing elsewhere, under another name.
         raise DataError(_text(name, report, warnings))
-    return Dataset(name, entries, skipped=skipped, warnings=notes)
+    return Dataset(name, entries, skipped=skipped, warnings=notes, accounts=accounts)
 
 
 def _check_all(jobs: Sequence[Candidate], workers: int, progress: Progress | None) -> list[Checked]:

@@ -91,6 +91,7 @@ def open_dataset(
         found.candidates,
         faults=found.faults,
         warnings=found.warnings,
+        accounts=found.accounts,
         limit=limit,
         skip_bad=skip_bad,
         workers=workers,

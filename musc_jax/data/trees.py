@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from musc_jax.data.account import Account
 from musc_jax.data.dataset import Candidate, Fault, Progress
 from musc_jax.data.folder_layout import FolderLayout
 from musc_jax.data.formats.pictures import EXTENSIONS
@@ -49,11 +50,13 @@ class Found:
         candidates: by category, in the order of their indices.
         faults: of whole categories, or of files that belong to no sample.
         warnings: oddities that stop nothing.
+        accounts: by category, what its files are read as, where that is decided for all of them at once.
     """
 
     candidates: dict[str, list[Candidate]] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    accounts: dict[str, Account] = field(default_factory=dict)
 
     def fault(self, category: str, line: str) -> None:
         """Add a line to the report."""

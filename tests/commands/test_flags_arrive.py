@@ -63,6 +63,7 @@ class Parts:
         return SimpleNamespace(
             categories=("a",),
             warnings=(),
+            accounts={},
             skipped={},
             digest=lambda _: "",
             names=lambda _: ["0", "1"],

@@ -107,13 +107,14 @@ def test_ours_are_found_wherever_others_lie(tmp_path, candies, arguments, code, 
 CALLS = """
 import launch.compare, launch.eval, launch.fetch, launch.prepare
 from launch import flags as options
+from launch import input_flags as inputs
 scoring = ["eval", "--dataset=folder", "--data_dir={pictures}", "--weights_rgb={weights}", "--image_size=32",
            "--blocks=0,1,2", "--output_dir={results}", "--cache_dir={cache}"]
 assert launch.eval.main([*scoring, "--seed=5"]) == 0
-assert (options.SEED.value, options.LIMIT.value) == (5, None)
+assert (options.SEED.value, inputs.LIMIT.value) == (5, None)
 # What one call was given is nothing that the next one keeps.
 assert launch.eval.main([*scoring, "--limit=1", "--subsets=0"]) == 2
-assert (options.SEED.value, options.LIMIT.value) == (0, 1)
+assert (options.SEED.value, inputs.LIMIT.value) == (0, 1)
 assert launch.eval.main(["eval", "--nonsense"]) == 2
 assert launch.eval.main(["eval", "--noskip_bad=1"]) == 2
 assert launch.eval.main(["eval", "--help"]) == 0

@@ -7,34 +7,21 @@ Files belong together if they have the same stem (and lie in the same subfolder)
 is listed. The folder's own name is the category; given `categories`, each is a folder in it with this layout.
 """
 
-import hashlib
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import UInt8
-
-from musc_jax.data.dataset import Candidate, Checked, Entry
+from musc_jax.data.dataset import Candidate
 from musc_jax.data.folder_layout import FolderLayout
-from musc_jax.data.formats import files
+from musc_jax.data.folder_sample import FolderSample
 from musc_jax.data.formats import pictures as image_files
 from musc_jax.data.formats import points as point_files
-from musc_jax.data.formats.files import FileFault
-from musc_jax.data.formats.pictures import decode_any_mask, decode_picture, mask_remark
-from musc_jax.data.formats.points import decode_points, depth_picture, project
-from musc_jax.data.formats.resizing import mask_label, resize_image, resize_mask, resize_points
-from musc_jax.data.image_sample import Seen, again
-from musc_jax.data.sample import DataError, Sample
+from musc_jax.data.sample import DataError
 from musc_jax.data.spec import DatasetSpec
 from musc_jax.data.trees import Found, Request, add_candidates, is_folder, natural, subfolders
 from musc_jax.storage.paths import below
-
-# Of the points that lie behind others more than this share is worth a remark.
-_HIDDEN = 0.2
 
 
 @dataclass(frozen=True)
@@ -236,104 +223,6 @@ def _add(known: dict[str, Path], stem: str, path: Path, report: Callable[[str], 
         report(f"{path}: has the same stem as {known[stem].name}; keep one of them")
     else:
         known[stem] = path
-
-
-@dataclass(frozen=True)
-class FolderSample:
-    """The files of one sample.
-
-    Attributes:
-        name: unique in its category.
-        image, points, mask: its files; None where there are none, or none are wanted.
-        label: 1 defective, 0 good; None where only its mask tells, or nothing.
-        layout: how to read points.
-        missing: what should be there and is not.
-    """
-
-    name: str
-    image: Path | None
-    points: Path | None
-    mask: Path | None
-    label: int | None
-    layout: FolderLayout
-    missing: tuple[str, ...] = ()
-
-    def check(self) -> Checked:
-        """Read every file once and compare them."""
-        faults, warnings = list(self.missing), []
-        seen: dict[str, Seen] = {}
-        size: tuple[int, int] | None = None
-        for kind, path in (("image", self.image), ("points", self.points), ("mask", self.mask)):
-            if path is None:
-                continue
-            try:
-                content = files.read(path)
-                seen[kind] = Seen(path, content.digest)
-                if kind == "image":
-                    size = decode_picture(content).shape[:2]
-                elif kind == "points":
-                    points = self._decode_points(content, size)
-                    if points.ndim == 3:
-                        size = points.shape[:2]
-                    else:
-                        hidden = project(points, size=224).hidden
-                        if hidden > _HIDDEN:
-                            warnings.append(
-                                f"{path}: {hidden:.0%} of the points lie behind others, as seen along z from the "
-                                "smallest; they are not looked at"
-                            )
-                else:
-                    mask = decode_any_mask(content, size=size, nonzero=None)
-                    # Of a sample without a label an empty mask says that it is good.
-                    if (self.label == 1 or mask.any()) and (remark := mask_remark(path, mask)):
-                        warnings.append(remark)
-            except FileFault as fault:
-                faults.append(str(fault))
-        if faults:
-            return Checked(None, tuple(faults), tuple(warnings))
-        rule = [self.layout.camera, self.layout.depth_scale] if self.points is not None else []
-        settings = [self.label, sorted((k, v.digest) for k, v in seen.items()), *rule]
-        digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
-        return Checked(Entry(self.name, digest, partial(self._load, seen)), (), tuple(warnings))
-
-    def _decode_points(self, content: files.Content, size: tuple[int, int] | None) -> np.ndarray:
-        return decode_points(content, size=size, camera=self.layout.camera, depth_scale=self.layout.depth_scale)
-
-    def _load(self, seen: dict[str, Seen], size: int) -> Sample:
-        try:
-            image = decode_picture(again(seen["image"])) if "image" in seen else None
-            full_size = None if image is None else image.shape[:2]
-            points = None
-            if "points" in seen:
-                points = self._decode_points(again(seen["points"]), full_size)
-                full_size = points.shape[:2] if points.ndim == 3 else None
-                points = project(points, size=size).points if points.ndim == 2 else resize_points(points, size=size)
-            mask, label = None, self.label
-            if "mask" in seen:
-                full = decode_any_mask(again(seen["mask"]), size=full_size, nonzero=None)
-                mask = resize_mask(full, size=size)
-                label = mask_label(full) if label is None else label
-            elif label == 0:
-                mask = np.zeros((size, size), bool)
-        except FileFault as fault:
-            raise DataError(str(fault)) from None
-        return Sample(
-            name=self.name,
-            image=_shown(image, points, size),
-            points=points,
-            gt_mask=mask,
-            gt_label=label,
-            image_path=self.image or self.points,  # type: ignore[arg-type]
-        )
-
-
-def _shown(
-    image: UInt8[np.ndarray, "h w 3"] | None, points: np.ndarray | None, size: int
-) -> UInt8[np.ndarray, "size size 3"]:
-    if image is not None:
-        return resize_image(image, size=size)
-    assert points is not None
-    return depth_picture(points)
 
 
 DATASET = DatasetSpec(name="folder", find=find_folder, user_layout=True, rank=100)
