@@ -9,6 +9,7 @@ import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from jax._src import compiler
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -20,6 +21,38 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("PARLAY_NUM_THREADS", "1")
 UNOPTIMIZED = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
 jax.config.update("jax_disable_most_optimizations", UNOPTIMIZED)
+# Generates code for fused operations, and takes more than half of the compiler's time with it.
+GENERATOR = "xla_cpu_use_fusion_emitters"
+
+
+def _known(option):
+    """JAX's releases differ in what their compiler can be told, and an unknown name ends a program."""
+    try:
+        jax.jit(lambda x: x).lower(np.zeros(1)).compile({option: False})
+    except jax.errors.JaxRuntimeError:
+        return False
+    return hasattr(compiler, "get_compile_options")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compile_quickly():
+    """Without that generator, here and in commands that tests start, wherever optimisations are left out, too."""
+    if not (UNOPTIMIZED and _known(GENERATOR)):
+        yield
+        return
+    plain = compiler.get_compile_options
+
+    def get_compile_options(*arguments, **named):
+        options = plain(*arguments, **named)
+        if jax.config.values["jax_disable_most_optimizations"]:
+            options.env_option_overrides = [*options.env_option_overrides, (GENERATOR, False)]
+        return options
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "get_compile_options", get_compile_options)
+        patch.setenv("XLA_FLAGS", f"{os.environ.get('XLA_FLAGS', '')} --{GENERATOR}=false")
+        yield
+
 
 # The same examples in every run, and none fails for taking long: others may keep the machine busy. New ones are looked
 # for by `--hypothesis-profile=search`.

@@ -195,7 +195,8 @@ def test_patches_of_masked_groups_may_be_anything():
         return got[0], got[1][valid]
 
     want = jax.jit(call)(np.where(valid, patch, 0))
-    jax.tree.map(np.testing.assert_array_equal, jax.jit(lambda: call(patch))(), want)
+    # Of known indices the compiler makes another program, whose sums may round otherwise in their last bit.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=3e-7), jax.jit(lambda: call(patch))(), want)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -3,11 +3,9 @@
 import csv
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +21,7 @@ from musc_jax.execution.extraction import extract
 from musc_jax.execution.programs import Programs
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+KILLED = Path(__file__).parent / "killed_eval.py"
 SMALL = ("--image_size=32", "--num_groups=48", "--group_size=24", "--k_iter=16")
 
 
@@ -485,33 +484,53 @@ def test_unknown_flags_are_refused(tmp_path):
     assert err.startswith("error: Unknown command line flag 'modallity'")
 
 
-@pytest.mark.slow
-def test_killed_runs_continue_to_the_same_bytes(run, tmp_path, candies, image_weights):
-    settings = (f"--data_dir={candies}", "--dataset=eyecandies", f"--weights_rgb={image_weights}", *SMALL)
-    settings += (
-        f"--weights_points={GOLDEN / 'point_mae_tiny.pth'}",
-        "--save=maps",
-        f"--cache_dir={tmp_path / 'cache'}",
-    )
-    started = time.monotonic()
-    with process(*settings, f"--output_dir={tmp_path / 'whole'}", cwd=tmp_path) as whole:
-        _, err = whole.communicate(timeout=120)
-    assert whole.returncode == 0, err
-    length, draw = time.monotonic() - started, random.Random(0)
-    for _ in range(2):
-        with process(*settings, f"--output_dir={tmp_path / 'killed'}", cwd=tmp_path) as one:
-            time.sleep(draw.uniform(0.4, 1) * length)
-            one.send_signal(signal.SIGKILL)
-            one.communicate()
-    with process(*settings, f"--output_dir={tmp_path / 'killed'}", cwd=tmp_path) as last:
-        _, err = last.communicate(timeout=120)
-    assert last.returncode == 0, err
-    a, b = (tmp_path / name / "eyecandies" for name in ("whole", "killed"))
+@pytest.fixture
+def run_killed(tmp_path, candies, image_weights):
+    """Runs the command that kills itself before the n-th change to its results, in a process; returns their folder."""
+
+    def call(name, at, code):
+        folder = tmp_path / name
+        given = [f"--data_dir={candies}", "--dataset=eyecandies", f"--weights_rgb={image_weights}", *SMALL, "--limit=3"]
+        given += [f"--weights_points={GOLDEN / 'point_mae_tiny.pth'}", "--modality=rgb", "--save=maps"]
+        done = subprocess.run(
+            [sys.executable, KILLED, *given, f"--cache_dir={tmp_path / 'cache'}", f"--output_dir={folder}"],
+            env=os.environ | {"KILLED_FOLDER": str(folder), "KILLED_AT": str(at)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+        return folder
+
+    return call
+
+
+def expect_same_results(a, b):
     files = sorted(p.relative_to(a) for p in a.rglob("*") if p.is_file())
     assert files == sorted(p.relative_to(b) for p in b.rglob("*") if p.is_file())
     for file in files:
         if file.suffix == ".tiff" or file.name in ("metrics.json", "metrics.csv", "scores.csv"):
             assert (a / file).read_bytes() == (b / file).read_bytes(), file
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_killed_runs_continue_to_the_same_bytes(run_killed):
+    whole = run_killed("whole", 0, 0)
+    changes = int(Path(f"{whole}.changes").read_text())
+    # First while a category is written; then, by what is left to do, among the summary's files.
+    run_killed("killed", changes // 3, -signal.SIGKILL)
+    run_killed("killed", changes // 2, -signal.SIGKILL)
+    expect_same_results(whole, run_killed("killed", 0, 0))
+
+
+@pytest.mark.full
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_runs_killed_at_every_change_continue_to_the_same_bytes(run_killed):
+    whole = run_killed("whole", 0, 0)
+    for at in range(1, int(Path(f"{whole}.changes").read_text()) + 1):
+        folder = f"killed_{at}"
+        run_killed(folder, at, -signal.SIGKILL)
+        expect_same_results(whole, run_killed(folder, 0, 0))
 
 
 def test_a_platform_that_is_not_there_is_named():
