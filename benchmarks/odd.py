@@ -21,6 +21,7 @@ from musc_jax.data.formats import files
 from musc_jax.data.formats import pictures as image_files
 from musc_jax.data.formats import points as point_files
 from musc_jax.data.formats.files import FileFault
+from musc_jax.data.scan_points import ScanRules, decode_points
 from weights import WeightsError
 from weights.files import read_entries
 
@@ -44,7 +45,7 @@ def _mask(path: Path) -> str:
 
 
 def _points(path: Path) -> str:
-    points = point_files.decode_points(files.read(path), size=None, camera=_CAMERA, depth_scale=0.001)
+    points = decode_points(files.read(path), size=None, rules=ScanRules(camera=_CAMERA))
     there = points[(points != 0).all(-1)]
     low, high = there[:, 2].min(), there[:, 2].max()
     form = f"{_size(points)} points" if points.ndim == 3 else f"{len(points)} points without a grid"

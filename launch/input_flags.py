@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from absl.flags import FlagHolder
+
 from launch import command
 from launch.own_flags import OwnFlags
 from musc_jax.config import ConfigError
@@ -33,11 +35,31 @@ NORMAL_DEPTH_DIR = flags.DEFINE_list("normal_depth_dir", [], "folder: subfolders
 ABNORMAL_DEPTH_DIR = flags.DEFINE_list("abnormal_depth_dir", [], "folder: the same of the defective samples.")
 EXTENSIONS = flags.DEFINE_list("extensions", None, "folder: extensions of pictures; default every known one.")
 INTRINSICS = flags.DEFINE_list("intrinsics", None, "folder: fx,fy,cx,cy in pixels, for depth pictures.")
-DEPTH_SCALE = flags.DEFINE_float("depth_scale", 0.001, "folder: metres of a depth of 1.")
+DEPTH_SCALE = flags.DEFINE_float(
+    "depth_scale", None, "folder: metres of a depth or height of 1; default 0.001, of floats what is likely."
+)
+DEPTH_KIND = flags.DEFINE_enum(
+    "depth_kind",
+    "depth",
+    ["depth", "height"],
+    "folder: depth from a camera, or height above a plane, seen from above.",
+)
+PIXEL_PITCH = flags.DEFINE_list(
+    "pixel_pitch", [], "folder: metres of a height map's pixel, or its width,height; default: heights span a tenth."
+)
+POINTS_SCALE = flags.DEFINE_float(
+    "points_scale", None, "folder: metres of a coordinate of 1; default 1, or 0.001 where that alone makes sense."
+)
+POINT_ORDER = flags.DEFINE_enum(
+    "point_order", None, ["rows", "columns"], "folder: order of points without a grid; default what is clear."
+)
+INVALID = flags.DEFINE_list(
+    "invalid", None, "folder: values of depth, height or z that mean no point, as they stand in the files."
+)
 
 _OF_FOLDER = (
     NORMAL_DIR, ABNORMAL_DIR, MASK_DIR, DEPTH_DIR, NORMAL_DEPTH_DIR, ABNORMAL_DEPTH_DIR, EXTENSIONS, INTRINSICS,
-    DEPTH_SCALE,
+    DEPTH_SCALE, DEPTH_KIND, PIXEL_PITCH, POINTS_SCALE, POINT_ORDER, INVALID,
 )  # fmt: skip
 
 
@@ -54,13 +76,13 @@ def folder_layout() -> FolderLayout | None:
                 owners = " or ".join(f"--dataset={name}" for name, spec in DATASETS.items() if spec.user_layout)
                 raise ConfigError(f"--{flag.name}: only {owners} has it, received --dataset={DATASET.value}")
         return None
-    camera, numbers = None, INTRINSICS.value
-    if numbers is not None:
-        try:
-            camera = Camera(*map(float, numbers))
-        except (ValueError, TypeError):
-            received = ",".join(numbers)
-            raise ConfigError(f"--intrinsics: expected four numbers fx,fy,cx,cy, received {received!r}") from None
+    camera = None
+    if INTRINSICS.value is not None:
+        numbers = _numbers(INTRINSICS, "four numbers fx,fy,cx,cy")
+        if len(numbers) != 4:
+            received = ",".join(INTRINSICS.value)
+            raise ConfigError(f"--intrinsics: expected four numbers fx,fy,cx,cy, received {received!r}")
+        camera = Camera(*numbers)
     return FolderLayout(
         normal_dir=tuple(NORMAL_DIR.value),
         abnormal_dir=tuple(ABNORMAL_DIR.value),
@@ -71,7 +93,19 @@ def folder_layout() -> FolderLayout | None:
         extensions=None if EXTENSIONS.value is None else tuple(EXTENSIONS.value),
         camera=camera,
         depth_scale=DEPTH_SCALE.value,
+        depth_kind=DEPTH_KIND.value,
+        pixel_pitch=_numbers(PIXEL_PITCH, "metres"),
+        points_scale=POINTS_SCALE.value,
+        point_order=POINT_ORDER.value,
+        invalid=None if INVALID.value is None else _numbers(INVALID, "numbers"),
     )
+
+
+def _numbers(flag: FlagHolder, expected: str) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, flag.value))
+    except ValueError:
+        raise ConfigError(f"--{flag.name}: expected {expected}, received {','.join(flag.value)!r}") from None
 
 
 def data_folders() -> tuple[Path, ...]:

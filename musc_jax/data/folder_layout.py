@@ -34,7 +34,13 @@ class FolderLayout:
         depth_dir: one folder of point data for all. Without any of these, point data lies beside the pictures.
         extensions: of pictures; default every known one.
         camera: for depth pictures.
-        depth_scale: metres of a depth of 1.
+        depth_scale: metres of a depth or height of 1; None: of integers 0.001, of floats what is likely.
+        depth_kind: "depth" from a camera, or "height" above a plane, seen straight from above.
+        pixel_pitch: width and height of a height map's pixel in metres, or one number for both; () for what is likely.
+        points_scale: metres of a coordinate of 1; None for what is likely.
+        point_order: "rows" or "columns", of points without a grid beside a picture; None for what is likely.
+        invalid: values of depth, of height, or of z, that mean "no point", as they stand in the files; None for what
+            is likely.
     """
 
     normal_dir: tuple[str, ...] = ()
@@ -45,7 +51,12 @@ class FolderLayout:
     depth_dir: str | None = None
     extensions: tuple[str, ...] | None = None
     camera: Camera | None = None
-    depth_scale: float = 0.001
+    depth_scale: float | None = None
+    depth_kind: str = "depth"
+    pixel_pitch: tuple[float, ...] = ()
+    points_scale: float | None = None
+    point_order: str | None = None
+    invalid: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         for what, own, others in (
@@ -56,8 +67,19 @@ class FolderLayout:
             if len(own) > 1 and len(own) != len(others):
                 of = what.removesuffix("_depth_dir") if what != "mask_dir" else "abnormal"
                 raise DataError(f"{what}: expected one folder, or one for each {of}_dir, received {','.join(own)}")
-        if not (math.isfinite(self.depth_scale) and self.depth_scale > 0):
-            raise DataError(f"depth_scale: expected metres of a depth of 1, above 0, received {self.depth_scale}")
+        for what, number in (("depth_scale", self.depth_scale), ("points_scale", self.points_scale)):
+            if number is not None and not (math.isfinite(number) and number > 0):
+                of = "coordinate" if what == "points_scale" else "depth"
+                raise DataError(f"{what}: expected metres of a {of} of 1, above 0, received {number}")
+        if len(self.pixel_pitch) > 2 or not all(math.isfinite(pitch) and pitch > 0 for pitch in self.pixel_pitch):
+            raise DataError(
+                "pixel_pitch: expected metres of a pixel, above 0, or its width,height, received "
+                + ",".join(map(str, self.pixel_pitch))
+            )
+        if self.depth_kind not in ("depth", "height"):
+            raise DataError(f"depth_kind: expected depth or height, received {self.depth_kind!r}")
+        if self.point_order not in (None, "rows", "columns"):
+            raise DataError(f"point_order: expected rows or columns, received {self.point_order!r}")
         if self.camera is not None and not (
             all(map(math.isfinite, self.camera)) and self.camera.fx > 0 and self.camera.fy > 0
         ):

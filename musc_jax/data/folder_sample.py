@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -10,14 +10,14 @@ import numpy as np
 from jaxtyping import UInt8
 
 from musc_jax.data.dataset import Checked, Entry
-from musc_jax.data.folder_layout import FolderLayout
 from musc_jax.data.formats import files
 from musc_jax.data.formats.files import FileFault
 from musc_jax.data.formats.pictures import decode_any_mask, decode_picture, mask_remark
-from musc_jax.data.formats.points import decode_points, depth_picture, project
 from musc_jax.data.formats.resizing import mask_label, resize_image, resize_mask, resize_points
+from musc_jax.data.formats.scan_geometry import depth_picture, project
 from musc_jax.data.image_sample import Seen, again
 from musc_jax.data.sample import DataError, Sample
+from musc_jax.data.scan_points import ScanRules, decode_points, settings
 
 # Of the points that lie behind others more than this share is worth a remark.
 _HIDDEN = 0.2
@@ -31,8 +31,8 @@ class FolderSample:
         name: unique in its category.
         image, points, mask: its files; None where there are none, or none are wanted.
         label: 1 defective, 0 good; None where only its mask tells, or nothing.
-        layout: how to read points.
         missing: what should be there and is not.
+        scans: how points are read.
     """
 
     name: str
@@ -40,8 +40,8 @@ class FolderSample:
     points: Path | None
     mask: Path | None
     label: int | None
-    layout: FolderLayout
     missing: tuple[str, ...] = ()
+    scans: ScanRules = field(default_factory=ScanRules)
 
     def check(self) -> Checked:
         """Read every file once and compare them."""
@@ -57,7 +57,7 @@ class FolderSample:
                 if kind == "image":
                     size = decode_picture(content).shape[:2]
                 elif kind == "points":
-                    points = self._decode_points(content, size)
+                    points = decode_points(content, size=size, rules=self.scans)
                     if points.ndim == 3:
                         size = points.shape[:2]
                     else:
@@ -76,13 +76,10 @@ class FolderSample:
                 faults.append(str(fault))
         if faults:
             return Checked(None, tuple(faults), tuple(warnings))
-        rule = [self.layout.camera, self.layout.depth_scale] if self.points is not None else []
-        settings = [self.label, sorted((k, v.digest) for k, v in seen.items()), *rule]
-        digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
+        rule = settings(self.scans) if self.points is not None else []
+        decisive = [self.label, sorted((k, v.digest) for k, v in seen.items()), *rule]
+        digest = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
         return Checked(Entry(self.name, digest, partial(self._load, seen)), (), tuple(warnings))
-
-    def _decode_points(self, content: files.Content, size: tuple[int, int] | None) -> np.ndarray:
-        return decode_points(content, size=size, camera=self.layout.camera, depth_scale=self.layout.depth_scale)
 
     def _load(self, seen: dict[str, Seen], size: int) -> Sample:
         try:
@@ -90,7 +87,7 @@ class FolderSample:
             full_size = None if image is None else image.shape[:2]
             points = None
             if "points" in seen:
-                points = self._decode_points(again(seen["points"]), full_size)
+                points = decode_points(again(seen["points"]), size=full_size, rules=self.scans)
                 full_size = points.shape[:2] if points.ndim == 3 else None
                 points = project(points, size=size).points if points.ndim == 2 else resize_points(points, size=size)
             mask, label = None, self.label

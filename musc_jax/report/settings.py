@@ -14,7 +14,8 @@ FLAGS: Mapping[str, Any] = MappingProxyType({
     "limit": None, "activation": None, "dtype": "float32",
     "subsets": 1, "batch_size": None, "normal_ratio": "1", "seeds": None,
     "normal_dir": [], "abnormal_dir": [], "mask_dir": [], "depth_dir": None, "normal_depth_dir": [],
-    "abnormal_depth_dir": [], "extensions": None, "intrinsics": None, "depth_scale": 0.001,
+    "abnormal_depth_dir": [], "extensions": None, "intrinsics": None, "depth_scale": None, "depth_kind": "depth",
+    "pixel_pitch": [], "points_scale": None, "point_order": None, "invalid": None,
 })  # fmt: skip
 # Those whose effect run.json says by itself: dataset, samples, skipped, and the backbones with their digests.
 RECORDED = frozenset({"dataset", "categories", "skip_bad", "backbone", "weights_rgb", "weights_points"})

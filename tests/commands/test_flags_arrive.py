@@ -139,6 +139,11 @@ TABLE = {
         {f"data.folder.camera.{name}": at for at, name in enumerate(("fx", "fy", "cx", "cy"), start=1)},
     ),
     "depth_scale=0.5": (FOLDER, {"data.folder.depth_scale": 0.5}),
+    "depth_kind=height": (FOLDER, {"data.folder.depth_kind": "height"}),
+    "pixel_pitch=1,2": (FOLDER, {"data.folder.pixel_pitch": (1.0, 2.0)}),
+    "points_scale=0.5": (FOLDER, {"data.folder.points_scale": 0.5}),
+    "point_order=columns": (FOLDER, {"data.folder.point_order": "columns"}),
+    "invalid=-1,65535": (FOLDER, {"data.folder.invalid": (-1.0, 65535.0)}),
     # With what
     "backbone=dino_vitb16": ((), {"image.backbone": "dino_vitb16"}),
     "weights_rgb=x": ((), {"image.path": "x"}),

@@ -39,7 +39,8 @@ FILES = (
 def parts(tmp_path):
     """Pictures, masks, and points in every format."""
     root = tmp_path / "parts"
-    points = np.random.default_rng(0).random((8, 8, 3), np.float32)
+    row, column = np.mgrid[:8, :8] / 8 + 0.1
+    points = np.stack([column, row, 1 + 0.1 * column * row], axis=-1).astype(np.float32)
     for i in range(5):
         save(root / "good" / f"{i}.png", picture(i, (8, 8, 3)))
     save(root / "bad" / "0.jpg", picture(9, (8, 8, 3)))

@@ -8,17 +8,19 @@ is listed. The folder's own name is the category; given `categories`, each is a 
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from musc_jax.data.account import Account
 from musc_jax.data.dataset import Candidate
 from musc_jax.data.folder_layout import FolderLayout
 from musc_jax.data.folder_sample import FolderSample
 from musc_jax.data.formats import pictures as image_files
 from musc_jax.data.formats import points as point_files
 from musc_jax.data.sample import DataError
+from musc_jax.data.scan_rules import decide_scan_rules
 from musc_jax.data.spec import DatasetSpec
 from musc_jax.data.trees import Found, Request, add_candidates, is_folder, natural, subfolders
 from musc_jax.storage.paths import below
@@ -46,7 +48,7 @@ class _Files:
 
 
 def find_folder(request: Request) -> Found:
-    """Find every sample of a plain folder, without looking into any file."""
+    """Find every sample of a plain folder, and decide how its files are read."""
     layout = request.folder or FolderLayout()
     if request.data_dir is None:
         raise DataError("folder needs a folder of samples (--data_dir)")
@@ -62,12 +64,24 @@ def find_folder(request: Request) -> Found:
             found.fault(category, f"{folder}: is not a folder; --categories names folders in {root}")
             continue
         before = len(found.faults)
-        samples: list[Candidate] = []
+        samples: list[FolderSample] = []
         for group in _groups(folder, layout, partial(found.fault, category)):
             samples += _find_samples(found, category, group, layout, request.modality)
         if samples or len(found.faults) == before:
-            add_candidates(found, category, folder, samples)
+            samples = _decided(samples, layout, request, found, category)
+            add_candidates(found, category, folder, [Candidate(sample.name, sample.check) for sample in samples])
     return found
+
+
+def _decided(
+    samples: Sequence[FolderSample], layout: FolderLayout, request: Request, found: Found, category: str
+) -> list[FolderSample]:
+    """The samples with the rules by which all of the category's files are read."""
+    account = found.accounts.setdefault(category, Account())
+    scans = decide_scan_rules(
+        samples, layout, account, partial(found.fault, category), workers=request.workers, progress=request.progress
+    )
+    return [replace(sample, scans=scans) for sample in samples]
 
 
 def _groups(folder: Path, layout: FolderLayout, report: Callable[[str], None]) -> list[_Group]:
@@ -112,7 +126,7 @@ def _folders_of(folder: Path) -> str:
 
 def _find_samples(
     found: Found, category: str, group: _Group, layout: FolderLayout, modality: str
-) -> Iterable[Candidate]:
+) -> list[FolderSample]:
     def report(line: str) -> None:
         found.fault(category, line)
 
@@ -159,8 +173,7 @@ def _find_samples(
             place = group.images if beside else group.points
             known = _listed(point_extensions)
             missing.append(f"{place}/{stem}: the points of {image} are missing ({known}); add them")
-        sample = FolderSample(name, image, scan if wanted else None, mask, group.label, layout, tuple(missing))
-        samples.append(Candidate(name, sample.check))
+        samples.append(FolderSample(name, image, scan if wanted else None, mask, group.label, tuple(missing)))
     found.warnings.extend(f"{path}: is a mask without a sample; not used" for path in masks.values())
     if wanted:
         alone = (path for stem, path in points.items() if stem not in stems)

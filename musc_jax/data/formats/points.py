@@ -1,21 +1,19 @@
-"""Point data in the formats people keep it in: xyz TIFF, depth pictures with intrinsics, NPY, PLY, PCD.
+"""Point data in the formats people keep it in: xyz TIFF, depth and height maps, NPY, PLY, PCD.
 
-As in `files`, what is wrong with a file is a `FileFault`. Values that are not finite mean "no point", as PCD and most
-cameras have it.
+As in `files`, what is wrong with a file is a `FileFault`. What a map's numbers mean is not decided here.
 """
 
 import io
 import math
 import threading
 import warnings
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import tifffile
-from jaxtyping import Float, Float32, Float64, UInt8
+from jaxtyping import Float, Num
 from PIL import Image
 
-from musc_jax.data.folder_layout import Camera
 from musc_jax.data.formats.files import DECODE_ERRORS, MAX_PIXELS, Content, FileFault, brief
 from musc_jax.data.formats.pcd import decode_pcd
 from musc_jax.data.formats.ply import decode_ply
@@ -24,114 +22,54 @@ EXTENSIONS = frozenset({".tif", ".tiff", ".png", ".npy", ".ply", ".pcd"})
 """What counts as point data, in lower case."""
 
 _PLAIN = "save it unpacked, or by deflate"
+_EXPECTED = "expected floats (height, width, 3), or depth (height, width)"
 _CLOUDS = {".ply": decode_ply, ".pcd": decode_pcd}
 # CPython 3.11's parser, which reads NPY headers, fails now and then when several threads use it.
 _PARSING = threading.Lock()
 
 
-def decode_points(
-    content: Content, *, size: tuple[int, int] | None, camera: Camera | None, depth_scale: float
-) -> Float32[np.ndarray, "h w 3"] | Float32[np.ndarray, "p 3"]:
-    """Decode point data.
-
-    Args:
-        content: the file.
-        size: (height, width) of its picture; None where there is none.
-        camera: for depth pictures.
-        depth_scale: metres of a depth of 1.
-
-    Returns:
-        An organised map, (0, 0, 0) = no point; or (p, 3) without an order, only if there is no picture.
-
-    Raises:
-        FileFault: not readable, no points, of another size than its picture, or depth without intrinsics.
-    """
-    path = content.path
-    array = _decode(content)
-    if array.ndim == 2 and array.shape[1] == 3 and path.suffix.lower() in (".npy", *_CLOUDS):
-        points = array.astype(np.float32)
-        if size is not None:
-            if len(points) != size[0] * size[1]:
-                raise FileFault(
-                    path,
-                    f"holds {len(points)} points without a grid, but its picture has {size[1]} x {size[0]} pixels, so "
-                    "that nobody knows which belongs to which",
-                    "save one point a pixel, row by row, or a depth picture; or score points without pictures",
-                )
-            points = points.reshape(*size, 3)
-    elif array.ndim == 2:
-        if camera is None:
-            raise FileFault(path, "holds depth, which needs the camera", "pass --intrinsics=fx,fy,cx,cy")
-        points = back_project(array.astype(np.float64) * depth_scale, camera)
-    elif array.ndim == 3 and array.shape[2] == 3 and array.dtype.kind == "f":
-        points = array.astype(np.float32)
-    else:
-        raise FileFault(
-            path,
-            f"holds {array.dtype} values of shape {array.shape}",
-            "expected floats (height, width, 3), or depth (height, width)",
-        )
-    if size is not None and points.shape[:2] != size:
-        raise FileFault(
-            path, f"is {points.shape[1]} x {points.shape[0]} points, but its picture is {size[1]} x {size[0]}"
-        )
-    points = np.where(np.isfinite(points).all(axis=-1, keepdims=True), points, np.float32(0))
-    if not (points != 0).all(axis=-1).any():
-        raise FileFault(path, "has no points: none has three non-zero coordinates")
-    return points
-
-
-def back_project(depth: Float64[np.ndarray, "h w"], camera: Camera) -> Float32[np.ndarray, "h w 3"]:
-    """Depth along the optical axis to points in the camera's frame; 0, below and not finite are no points."""
-    row, column = np.mgrid[: depth.shape[0], : depth.shape[1]]
-    measured = np.isfinite(depth) & (depth > 0)
-    z = np.where(measured, depth, 0.0)
-    points = np.stack([(column - camera.cx) / camera.fx * z, (row - camera.cy) / camera.fy * z, z], axis=-1)
-    # A pixel on the axis has a coordinate of exactly 0, which elsewhere means "no point".
-    points = np.where(measured[..., None] & (points == 0), 1e-9, points)
-    return points.astype(np.float32)
-
-
-class Projection(NamedTuple):
-    """A cloud without a grid as it is seen along its z axis.
+class Scan(NamedTuple):
+    """What a file of point data holds, its numbers as they are.
 
     Attributes:
-        points: organised map of the nearest points, (0, 0, 0) = no point.
-        hidden: share of the points that lie clearly behind others.
+        values: (height, width) of a map, (height, width, 3) of a grid, (points, 3) of a list.
+        form: "map": one number a pixel, depth or height. "grid": x, y and z of each pixel. "list": points one after
+            the other, without rows and columns.
     """
 
-    points: Float32[np.ndarray, "size size 3"]
-    hidden: float
+    values: Num[np.ndarray, "*shape"]
+    form: Literal["map", "grid", "list"]
 
 
-def project(points: Float32[np.ndarray, "p 3"], *, size: int) -> Projection:
-    """Put a cloud on a grid: x to the right, y down, the nearest point (smallest z) of each pixel.
+def decode_scan(content: Content) -> Scan:
+    """Decode a file of point data.
 
-    Scans of one camera that lost their grid come back whole; of a body scanned all around only the side that faces the
-    smallest z is seen. Coordinates stay as they are.
+    Raises:
+        FileFault: not readable, or none.
     """
-    cloud = points[(points != 0).all(axis=-1)].astype(np.float64)
-    low, extent = cloud.min(axis=0), np.ptp(cloud, axis=0)
-    step = max(extent[0], extent[1], 1e-12) / size
-    column, row = (np.minimum(((cloud[:, axis] - low[axis]) / step).astype(np.int64), size - 1) for axis in (0, 1))
-    # The shorter side is centred.
-    column += (size - 1 - column.max()) // 2
-    row += (size - 1 - row.max()) // 2
-    order = np.argsort(-cloud[:, 2], kind="stable")  # what is nearer is written later
-    pixel = row * size + column
-    out = np.zeros((size * size, 3), np.float32)
-    out[pixel[order]] = cloud[order]
-    behind = cloud[:, 2] - out[pixel, 2] > 0.05 * max(extent.max(), 1e-12)
-    return Projection(out.reshape(size, size, 3), float(behind.mean()))
-
-
-def depth_picture(points: Float32[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
-    """A picture of a point map where there is none: near is bright, no point is black."""
-    valid = (points != 0).all(axis=-1)
-    z = points[..., 2]
-    low, high = np.percentile(z[valid], (1, 99)) if valid.any() else (0.0, 0.0)
-    shade = 255 - 200 * np.clip((z - low) / max(high - low, 1e-12), 0, 1)
-    return np.repeat(np.where(valid, shade, 0).astype(np.uint8)[..., None], 3, axis=-1)
+    path, array = content.path, _decode(content)
+    if array.ndim == 2:
+        if array.shape[1] == 3 and path.suffix.lower() in (".npy", *_CLOUDS):
+            return Scan(array, "list")
+        if array.dtype.itemsize == 1:
+            raise FileFault(
+                path,
+                "holds 8 bits a pixel: a picture of depth, scaled or cut off at 255, not depth itself",
+                "save depth in 16 bits or as floats",
+            )
+        return Scan(array, "map")
+    if array.dtype.kind in "fi" and array.dtype.itemsize > 1:
+        if array.shape[2] == 3:
+            return Scan(array, "grid")
+        if array.shape[0] == 3:
+            return Scan(np.moveaxis(array, 0, -1), "grid")
+    elif array.shape[2] in (2, 3, 4):
+        raise FileFault(
+            path,
+            f"holds {array.shape[2]} channels of {8 * array.dtype.itemsize} bits: a picture, not depth or points",
+            "save depth in one channel of 16 bits or as floats, or x, y and z as floats",
+        )
+    raise FileFault(path, f"holds {array.dtype} values of shape {array.shape}", _EXPECTED)
 
 
 def _decode(content: Content) -> np.ndarray:
@@ -147,7 +85,8 @@ def _decode(content: Content) -> np.ndarray:
             elif kind == ".png":
                 with Image.open(io.BytesIO(content.data), formats=("PNG",)) as picture:
                     _check_count(content, *picture.size)
-                    array = np.array(picture)
+                    # A grey PNG has 16 bits at most; Pillow may give it 32.
+                    array = np.array(picture) if picture.mode != "I" else np.array(picture).astype(np.uint16)
             else:
                 with tifffile.TiffFile(io.BytesIO(content.data)) as tiff:
                     _check_count(content, *tiff.series[0].shape[:2])
@@ -157,12 +96,10 @@ def _decode(content: Content) -> np.ndarray:
             raise FileFault(path, f"is packed in a way that is not read ({brief(error)})", _PLAIN) from None
         raise FileFault(path, f"cannot be read ({brief(error)})") from None
     if array.ndim not in (2, 3) or array.dtype.kind not in "fiu" or 0 in array.shape:
-        raise FileFault(
-            path,
-            f"holds {array.dtype} values of shape {array.shape}",
-            "expected floats (height, width, 3), or depth (height, width)",
-        )
-    return array
+        raise FileFault(path, f"holds {array.dtype} values of shape {array.shape}", _EXPECTED)
+    if array.ndim == 3 and array.shape[2] == 1:
+        return array[..., 0]
+    return array[0] if array.ndim == 3 and array.shape[0] == 1 and array.shape[2] > 4 else array
 
 
 def _decode_npy(content: Content) -> np.ndarray:

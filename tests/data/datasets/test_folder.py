@@ -15,7 +15,7 @@ from eyecandies_tree import fingerprint
 from PIL import Image
 
 from musc_jax.data import Camera, DataError, FolderLayout, open_dataset
-from musc_jax.data.formats.points import back_project, depth_picture, project
+from musc_jax.data.formats.scan_geometry import back_project, depth_picture, project
 
 CAMERA = Camera(50.0, 60.0, 19.5, 20.5)
 LABELLED = {"normal_dir": ("good",), "abnormal_dir": ("bad",)}

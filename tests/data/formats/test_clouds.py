@@ -11,7 +11,7 @@ from cloud_files import pack_lzf, pcd, pcd_points, ply, ply_points
 from musc_jax.data.formats.files import Content, FileFault
 from musc_jax.data.formats.pcd import decode_pcd, unpack_lzf
 from musc_jax.data.formats.ply import decode_ply
-from musc_jax.data.formats.points import decode_points
+from musc_jax.data.scan_points import ScanRules, decode_points
 
 try:
     import open3d
@@ -169,7 +169,7 @@ def test_what_is_not_finite_is_no_point(name, spelling):
         "a.pcd": pcd_points(WHOLE.astype("f4"), data="ascii"),
     }[name].replace(b"\n4.0 5.0 6.0\n", f"\n4.0 {spelling} 6.0\n".encode())
     assert spelling.encode() in data
-    points = decode_points(content(name, data), size=None, camera=None, depth_scale=1.0)
+    points = decode_points(content(name, data), size=None, rules=ScanRules())
     np.testing.assert_array_equal(points[1], 0)
     np.testing.assert_array_equal(np.delete(points, 1, 0), np.delete(WHOLE, 1, 0))
 
@@ -210,10 +210,9 @@ def test_pcls_ply_file_keeps_its_grid(form):
 
 def test_a_grid_is_checked_against_the_picture():
     data = pcd_points(POINTS, height=3)
-    options = {"camera": None, "depth_scale": 1.0}
-    assert decode_points(content("a.pcd", data), size=(3, 4), **options).shape == (3, 4, 3)
+    assert decode_points(content("a.pcd", data), size=(3, 4), rules=ScanRules()).shape == (3, 4, 3)
     with pytest.raises(FileFault, match="is 4 x 3 points, but its picture is 3 x 4"):
-        decode_points(content("a.pcd", data), size=(4, 3), **options)
+        decode_points(content("a.pcd", data), size=(4, 3), rules=ScanRules())
 
 
 # Named fields
@@ -239,7 +238,7 @@ def test_fields_of_an_npy_file_are_found_by_name(tmp_path, kind):
         table[name] = values[..., i]
     np.save(tmp_path / "a.npy", table)
     found = content("a.npy", (tmp_path / "a.npy").read_bytes())
-    points = decode_points(found, size=None, camera=None, depth_scale=1.0)
+    points = decode_points(found, size=None, rules=ScanRules())
     np.testing.assert_array_equal(points, values)
 
 
@@ -255,7 +254,7 @@ def test_fields_of_an_npy_file_are_found_by_name(tmp_path, kind):
 def test_fields_that_are_no_coordinates_are_listed(tmp_path, dtype, fault):
     np.save(tmp_path / "a.npy", np.zeros(5, dtype))
     with pytest.raises(FileFault, match=fault):
-        decode_points(content("a.npy", (tmp_path / "a.npy").read_bytes()), size=None, camera=None, depth_scale=1.0)
+        decode_points(content("a.npy", (tmp_path / "a.npy").read_bytes()), size=None, rules=ScanRules())
 
 
 # Files that are broken, or mean harm
@@ -405,7 +404,7 @@ def test_an_npy_file_is_not_believed(tmp_path):
         shape = data.replace(b"(4, 3), }" + b" " * len(claim), claim + b", }" + b" " * 6)
         assert len(shape) == len(data)
         with pytest.raises(FileFault, match=r"a\.npy: (is cut short: it claims|claims)"):
-            decode_points(content("a.npy", shape), size=None, camera=None, depth_scale=1.0)
+            decode_points(content("a.npy", shape), size=None, rules=ScanRules())
 
 
 SOUND = {
