@@ -32,7 +32,7 @@ class Decision(NamedTuple):
     Attributes:
         rule: the rule as `decide` takes it.
         threshold: scores above it are called defective; None where the rule finds no clear defects.
-        count: how many scores lie above it.
+        num_defective: how many scores lie above it.
         lowest, highest: the same count, over all scores, with thresholds from all samples but one: how much it hangs on
             a single sample.
         assumes: what has to be true of the batch for this to be right, in a sentence.
@@ -40,7 +40,7 @@ class Decision(NamedTuple):
 
     rule: str
     threshold: float | None
-    count: int
+    num_defective: int
     lowest: int
     highest: int
     assumes: str

@@ -16,7 +16,7 @@ def test_what_stands_apart_is_found_by_every_rule(rule):
     found = decide(TWO, rule)
     assert found.rule == rule
     np.testing.assert_array_equal(found.labels(TWO), TWO > 0.5)
-    assert found.count == 3
+    assert found.num_defective == 3
     assert found.lowest <= 3 <= found.highest
 
 
@@ -32,9 +32,9 @@ def test_each_is_as_defined():
 def test_rates_call_as_many_as_they_say():
     scores = np.random.default_rng(0).normal(size=40)
     for rate in (0, 0.05, 0.5, 1):
-        assert decide(scores, f"rate:{rate}").count == 40 * rate
+        assert decide(scores, f"rate:{rate}").num_defective == 40 * rate
     # Equal scores are called the same, and rather none of them than too many.
-    assert decide(np.ones(8), "rate:0.5").count == 0
+    assert decide(np.ones(8), "rate:0.5").num_defective == 0
 
 
 def test_one_population_has_no_clear_defects():
@@ -57,7 +57,7 @@ def test_the_gap_finds_few_and_many_defects():
     rng = np.random.default_rng(1)
     for share in (1, 4, 12, 20):
         scores = np.r_[rng.normal(0.3, 0.01, 60 - share), rng.normal(0.5, 0.02, share)]
-        assert decide(scores, "gap").count == share
+        assert decide(scores, "gap").num_defective == share
 
 
 def test_units_and_order_change_nothing():
@@ -73,7 +73,7 @@ def test_how_much_hangs_on_single_samples():
     scores = np.array([0.0, 0.1, 0.2, 0.9, 1.0, 1.5, 9.0])
     found = decide(scores, "mad:2")
     each = [decide(np.delete(scores, i), "mad:2").threshold for i in range(len(scores))]
-    counts = [found.count, *(int((scores > threshold).sum()) for threshold in each)]
+    counts = [found.num_defective, *(int((scores > threshold).sum()) for threshold in each)]
     assert (found.lowest, found.highest) == (min(counts), max(counts))
     assert found.lowest < found.highest
     assert decide(scores, "5").lowest == decide(scores, "5").highest == 1
@@ -84,7 +84,7 @@ def test_small_and_equal_batches_are_defined(count):
     for scores in (np.arange(count, dtype=np.float32), np.zeros(count)):
         for decision in side_by_side(scores):
             assert decision.threshold is None or math.isfinite(decision.threshold)
-            assert 0 <= decision.lowest <= decision.count <= decision.highest <= count
+            assert 0 <= decision.lowest <= decision.num_defective <= decision.highest <= count
     assert decide(np.zeros(count), "gap").threshold is None
 
 
