@@ -54,6 +54,7 @@ from musc_jax.execution.programs import Programs
 from musc_jax.execution.scoring import plan_for
 from musc_jax.resolved import Resolved
 from musc_jax.storage import atomic
+from musc_jax.storage.paths import readable
 from musc_jax.subsets import divide, thin_out
 
 _FLAGS = (options.flags, distributed.flags)
@@ -162,6 +163,9 @@ def _files(results: pipeline.Results, save: tuple[str, ...], note: str | None) -
             "gt_label": "" if sample.gt_label is None else sample.gt_label,
             "pred_score": repr(float(pred)),
             "max_score": repr(float(highest)),
+            # Their own names may be more than a file's here could be called.
+            "name": readable(sample.image_path.name),
+            "image_path": readable(sample.image_path),
         }
         for sample, pred, highest in zip(results.samples, results.pred_scores, results.max_scores, strict=True)
     ]

@@ -32,6 +32,9 @@ from musc_jax.storage.paths import UnsafeNameError, below, link_between
 
 Metrics = Mapping[str, float | None]
 
+SCORES_COLUMNS = ("sample", "gt_label", "pred_score", "max_score", "name", "image_path")
+"""Of each sample: its name here, label, score, score before re-scoring, and its own file's name and path."""
+
 
 def saved_file(kind: str, sample: str) -> str:
     """The name, in its category's folder, of what is saved of a sample: kind is "maps" or "images"."""
@@ -251,9 +254,9 @@ def _lock(folder: Path) -> int | None:
 
 
 def scores_csv(rows: list[dict[str, Any]]) -> bytes:
-    """The per-sample table: sample, gt_label, pred_score, max_score (before re-scoring)."""
+    """The per-sample table: `SCORES_COLUMNS`; what is not given is empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, ("sample", "gt_label", "pred_score", "max_score"), lineterminator="\n")
+    writer = csv.DictWriter(text, SCORES_COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()

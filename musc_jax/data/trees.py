@@ -64,8 +64,13 @@ class Found:
 
 
 def natural(text: str) -> list[tuple[int, int | str]]:
-    """Sort key: numbers by their value, so that 9 comes before 10."""
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in _NUMBERS.split(text) if part]
+    """Sort key: numbers by their value, so that 9 comes before 10; ① and ² are letters."""
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in _NUMBERS.split(text) if part]
+
+
+def natural_order(text: str) -> tuple[list[tuple[int, int | str]], str]:
+    """Sort key that also tells 01 from 1, which `natural` leaves to the order in which the file system lists them."""
+    return natural(text), text
 
 
 def entries(folder: Path) -> list[Path]:
@@ -80,7 +85,7 @@ def entries(folder: Path) -> list[Path]:
         return []
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror}); make it readable") from None
-    return sorted(found, key=lambda path: (natural(path.name), path.name))
+    return sorted(found, key=lambda path: natural_order(path.name))
 
 
 def is_folder(path: Path) -> bool:

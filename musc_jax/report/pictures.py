@@ -1,6 +1,7 @@
 """Pictures: image, ground truth and heat overlay side by side, one colour scale for a whole category."""
 
 import io
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,12 @@ _LUMINANCE = np.array((0.299, 0.587, 0.114), np.float64)
 _HEAT = np.array(
     [(20, 11, 53), (101, 21, 110), (187, 55, 84), (237, 105, 37), (251, 180, 26), (252, 255, 164)], np.float64
 )
+# Fonts of the usual systems, those with the most scripts first.
+_FONTS = (
+    "NotoSansCJK-Regular.ttc", "NotoSans-Regular.ttf", "DejaVuSans.ttf", "arialuni.ttf", "Arial Unicode.ttf",
+    "PingFang.ttc", "AppleSDGothicNeo.ttc", "msyh.ttc", "YuGothM.ttc", "msgothic.ttc", "malgun.ttf", "wqy-zenhei.ttc",
+    "DroidSansFallbackFull.ttf", "FreeSans.ttf", "LiberationSans-Regular.ttf", "segoeui.ttf", "arial.ttf",
+)  # fmt: skip
 
 
 def color_scale(maps: Float[np.ndarray, "N S S"]) -> tuple[float, float]:
@@ -57,6 +64,46 @@ def _outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     line = ndimage.binary_dilation(mask, iterations=max(1, len(mask) // 112)) & ~mask
     dimmed = np.where(mask[..., None], image, 0.45 * image)
     return np.where(line[..., None], _TRUTH, dimmed)
+
+
+def title_font(text: str, *, size: int) -> tuple[Any, str]:
+    """A font for a text in any script, and the text with what that font has no signs for written as escapes.
+
+    Pillow's own font has ASCII only. For anything else the system's fonts are looked through; a row of boxes, which
+    most draw for signs they lack, names nothing.
+    """
+    own = ImageFont.load_default(size=size)
+    found = own, _shown(text, own)
+    for name in _FONTS:
+        if found[1] == text:
+            break
+        font = _system_font(name, size)
+        if font is not None and len(_shown(text, font)) < len(found[1]):
+            found = font, _shown(text, font)
+    return found
+
+
+@cache
+def _system_font(name: str, size: int) -> Any:
+    try:
+        return ImageFont.truetype(name, size)
+    except (OSError, ImportError):
+        return None
+
+
+def _shown(text: str, font: Any) -> str:
+    missing = _sign(font, "\uffff")
+    seen = {c: c == " " or (c.isprintable() and _sign(font, c) not in (None, missing)) for c in set(text)}
+    return "".join(c if seen[c] else ascii(c)[1:-1] if not c.isascii() else repr(c)[1:-1] for c in text)
+
+
+def _sign(font: Any, character: str) -> tuple[bytes, tuple[int, int]] | None:
+    """How a font draws a character; None where it cannot."""
+    try:
+        mask = font.getmask(character)
+    except (UnicodeEncodeError, ValueError):  # the font that Pillow has without FreeType
+        return None
+    return bytes(mask), mask.size
 
 
 def _fitted(draw: ImageDraw.ImageDraw, name: str, rest: str, width: int, font: Any) -> str:
@@ -110,10 +157,11 @@ def sample_picture(
     bottom = 26 if note else 8
     canvas = Image.new("RGB", (_GAP + 3 * (_TILE + _GAP) + _BAR, _TOP + _TILE + bottom), _PAPER)
     draw = ImageDraw.Draw(canvas)
-    large, small = ImageFont.load_default(size=18), ImageFont.load_default(size=14)
+    small = ImageFont.load_default(size=14)
     label = {0: "good", 1: "defective", None: "label unknown"}[gt_label]
-    title = _fitted(draw, name, f"pred_score {pred_score:.4f}   {label}", canvas.width - 2 * _GAP, large)
-    draw.text((_GAP, 6), title, _INK, font=large)
+    font, written = title_font(name, size=18)
+    title = _fitted(draw, written, f"pred_score {pred_score:.4f}   {label}", canvas.width - 2 * _GAP, font)
+    draw.text((_GAP, 6), title, _INK, font=font)
     for i, (heading, pixels) in enumerate(tiles):
         left = _GAP + i * (_TILE + _GAP)
         draw.text((left, _TOP - 20), heading, _INK, font=small)

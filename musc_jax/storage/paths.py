@@ -1,6 +1,8 @@
 """Names out of flags, datasets and files, joined below a folder that they cannot leave."""
 
+import os
 import re
+import unicodedata
 from pathlib import Path, PureWindowsPath
 
 from musc_jax.storage.atomic import MARKER
@@ -69,3 +71,25 @@ def link_between(root: Path, path: Path) -> Path | None:
         if way.is_symlink():
             return way
     return None
+
+
+def as_text(path: Path | str) -> str:
+    """A path as the text that its bytes are in UTF-8, whatever the locale; other bytes stay surrogates."""
+    try:
+        return os.fsencode(path).decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # no path of this file system
+        return str(path)
+
+
+def readable(path: Path | str) -> str:
+    r"""A path for tables and messages, on one line and in UTF-8: as it is, with \xff for what is no text.
+
+    Line breaks and other signs that are not seen are escaped, too.
+    """
+    return "".join(map(_visible, as_text(path)))
+
+
+def _visible(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return ascii(character)[1:-1] if unicodedata.category(character) in ("Cc", "Zl", "Zp", "Cs") else character

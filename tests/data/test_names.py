@@ -1,7 +1,5 @@
 """Names of categories and samples that results could not be called after are faults of the dataset."""
 
-import os
-
 import pytest
 from dataset_trees import picture, save, write_visa
 
@@ -66,18 +64,6 @@ def test_samples(name):
         assemble("folder", found)
     (line,) = [line for line in str(error.value).splitlines() if "rename its files" in line]
     assert line.strip().startswith(f"sample {name!r}")
-
-
-@pytest.mark.skipif(os.name != "posix", reason="other systems have no such names")
-def test_odd_files_can_be_left_out(tmp_path):
-    for name in ("0", "1", " "):
-        save(tmp_path / "parts" / f"{name}.png", picture(1))
-    options = {"data_dir": tmp_path / "parts", "cache_dir": tmp_path / "cache", "modality": "rgb"}
-    with pytest.raises(DataError, match=r"sample ' ' has the part ' '; expected .*; rename its files"):
-        open_dataset("folder", **options)
-    dataset = open_dataset("folder", skip_bad=True, **options)
-    assert dataset.names("parts") == ("0", "1")
-    assert dataset.skipped == {"parts": (" ",)}
 
 
 def test_nested_categories_are_found_by_their_paths(tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from musc_jax import report
+from musc_jax.report import pictures
 from musc_jax.report.tables import METRIC_KEYS
 
 ROW = {key: 0.9 - 0.01 * i for i, key in enumerate(METRIC_KEYS)}
@@ -207,3 +208,40 @@ def test_picture_is_a_png_with_truth_and_note():
     truth = np.asarray(plain)[54:374, 340:660].astype(int)
     assert (np.abs(truth - [60, 220, 90]).max(-1) < 25).any(), "the outline is green"
     assert report.png_bytes(plain).startswith(b"\x89PNG")
+
+
+class Font:
+    """Has signs for some letters, and one box for all others."""
+
+    def __init__(self, letters):
+        self.letters = letters
+
+    def getmask(self, character):
+        return Sign(character.encode() if character in self.letters else b"box")
+
+
+class Sign(bytes):
+    size = (8, 8)
+
+
+def test_titles_in_any_script(monkeypatch):
+    fonts = {"a.ttf": Font("abc 1"), "b.ttf": Font("\u65e5\u672c1"), "c.ttf": Font("\u65e5")}
+    monkeypatch.setattr(pictures, "_FONTS", ("none.ttf", *fonts))
+    monkeypatch.setattr(pictures, "_system_font", lambda name, size: fonts.get(name))
+    assert pictures.title_font("good_0", size=18)[1] == "good_0"
+    assert pictures.title_font("good_0", size=18)[0] not in fonts.values()
+    assert pictures.title_font("\u65e5\u672c 1", size=18) == (fonts["b.ttf"], "\u65e5\u672c 1")
+    assert pictures.title_font("\u65e5\u0416", size=18) == (fonts["b.ttf"], "\u65e5\\u0416")
+    assert pictures.title_font("a\n\udcff", size=18)[1] == "a\\n\\udcff"
+
+
+@pytest.mark.parametrize(
+    "name", ["\u65e5\u672c" * 90, "a\nb\tc", "\u05e9\u05dc", "\U0001f600", "\udcff", "", "x" * 300]
+)
+def test_a_picture_of_any_name(name):
+    image, maps = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.float32)
+    settings = {"scale": (0.0, 1.0), "pred_score": 0.5, "gt_label": None}
+    made = report.sample_picture(image, None, maps, name=name, **settings)
+    plain = report.sample_picture(image, None, maps, name="plain", **settings)
+    assert made.size == plain.size
+    assert made.tobytes() != plain.tobytes()

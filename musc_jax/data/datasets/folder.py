@@ -1,50 +1,46 @@
 """A plain folder of one product's samples: labelled by subfolders as anomalib has it, or flat without labels.
 
     DIR/<normal_dir>/**, DIR/<abnormal_dir>/**, DIR/<mask_dir>/**, DIR/<depth_dir>/**
-    DIR/*.png                                                       (flat)
+    DIR/**                                                          (flat)
 
-Files belong together if they have the same stem (and lie in the same subfolder), by nothing else. What has no partner
-is listed. The folder's own name is the category; given `categories`, each is a folder in it with this layout.
+What belongs to a picture is found by its path, see `musc_jax.data.pairing`; what has no partner, and what is passed
+over, is listed. The folder's own name is the category; given `categories`, each is a folder in it with this layout.
 """
 
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from musc_jax.data.account import Account
 from musc_jax.data.dataset import Candidate
+from musc_jax.data.folder_files import PassedOver, counted, identity
+from musc_jax.data.folder_groups import (
+    BESIDE,
+    Group,
+    Search,
+    collect_group,
+    find_masks,
+    find_points,
+    listed,
+    point_extensions,
+)
 from musc_jax.data.folder_layout import FolderLayout
 from musc_jax.data.folder_sample import FolderSample
-from musc_jax.data.formats import pictures as image_files
 from musc_jax.data.formats import points as point_files
 from musc_jax.data.sample import DataError
+from musc_jax.data.sample_names import group_prefixes, safe_name, safe_names
 from musc_jax.data.scan_rules import decide_scan_rules
 from musc_jax.data.spec import DatasetSpec
-from musc_jax.data.trees import Found, Request, add_candidates, is_folder, natural, subfolders
+from musc_jax.data.trees import Found, Request, add_candidates, entries, is_folder, natural_order, subfolders
 from musc_jax.storage.paths import below
 
-
-@dataclass(frozen=True)
-class _Group:
-    """Samples of one label and the folders of their files."""
-
-    label: int | None
-    images: Path
-    masks: Path | None
-    points: Path | None
-    """None: beside the pictures."""
-    prefix: str
-    recursive: bool
-
-
-@dataclass
-class _Files:
-    """The files of a folder by stem: the path within the folder, without the extension."""
-
-    pictures: dict[str, Path] = field(default_factory=dict)
-    points: dict[str, Path] = field(default_factory=dict)
+# Subfolders that are called so are no folders of one and the same kind of samples.
+_LABELS = frozenset({
+    "good", "ok", "normal", "nominal", "bad", "ko", "ng", "nok", "not_ok", "defect", "defects", "defective", "anomaly",
+    "anomalies", "anomalous", "abnormal", "faulty", "train", "test", "val", "validation",
+})  # fmt: skip
+UNNAMED = "in no folder that a flag names"
 
 
 def find_folder(request: Request) -> Found:
@@ -56,7 +52,7 @@ def find_folder(request: Request) -> Found:
     if not is_folder(root):
         raise DataError(f"{root}: is not a folder; give the folder of your samples")
     found = Found()
-    categories = {root.resolve().name or "folder": root}
+    categories = {safe_category(root): root}
     if request.categories is not None:
         categories = {name: below(root, name) for name in dict.fromkeys(request.categories)}
     for category, folder in categories.items():
@@ -64,9 +60,8 @@ def find_folder(request: Request) -> Found:
             found.fault(category, f"{folder}: is not a folder; --categories names folders in {root}")
             continue
         before = len(found.faults)
-        samples: list[FolderSample] = []
-        for group in _groups(folder, layout, partial(found.fault, category)):
-            samples += _find_samples(found, category, group, layout, request.modality)
+        finder = _Finder(found, category, folder, layout, request.modality, apart=categories.values())
+        samples = finder.find()
         if samples or len(found.faults) == before:
             samples = _decided(samples, layout, request, found, category)
             add_candidates(found, category, folder, [Candidate(sample.name, sample.check) for sample in samples])
@@ -84,36 +79,201 @@ def _decided(
     return [replace(sample, scans=scans) for sample in samples]
 
 
-def _groups(folder: Path, layout: FolderLayout, report: Callable[[str], None]) -> list[_Group]:
-    if not layout.normal_dir and not layout.abnormal_dir:
-        masks = folder / layout.mask_dir[0] if layout.mask_dir else None
-        points = folder / layout.depth_dir if layout.depth_dir else None
-        groups = [_Group(None, folder, masks, points, "", recursive=False)]
-    else:
-        groups = []
-        for label, own, depth in (
-            (0, layout.normal_dir, layout.normal_depth_dir),
-            (1, layout.abnormal_dir, layout.abnormal_depth_dir),
-        ):
-            for position, name in enumerate(own):
-                points = _partner(folder, depth or ((layout.depth_dir,) if layout.depth_dir else ()), position, name)
-                masks = _partner(folder, layout.mask_dir, position, name) if label else None
-                groups.append(_Group(label, folder / name, masks, points, f"{Path(name).name}_", recursive=True))
-    lacking = [p for group in groups for p in (group.images, group.masks, group.points) if p and not is_folder(p)]
-    for path in dict.fromkeys(lacking):
-        report(f"{path}: is not a folder; {_folders_of(folder)}")
-    # One line for a folder of masks that is not there, not one for each mask that would be in it.
-    return [] if lacking else groups
+def safe_category(root: Path) -> str:
+    """What the samples of a folder are called as a whole: its name, as far as results can be called so."""
+    name = root.resolve().name
+    # What only Windows objects to has always been the name of results elsewhere; what is refused stays so.
+    return name if name.startswith(".") else safe_name(name) if name else "folder"
 
 
-def _partner(folder: Path, names: tuple[str, ...], position: int, own: str) -> Path | None:
-    """The folder of masks or points that belongs to a folder of pictures."""
+class _Finder:
+    """One category's samples: `find` is what happens, step by step."""
+
+    def __init__(
+        self,
+        found: Found,
+        category: str,
+        folder: Path,
+        layout: FolderLayout,
+        modality: str,
+        *,
+        apart: Iterable[Path],
+    ) -> None:
+        self.folder, self.layout, self.modality = folder, layout, modality
+        self.report: Callable[[str], None] = partial(found.fault, category)
+        self.account = found.accounts.setdefault(category, Account())
+        self.passed = PassedOver(folder)
+        self.apart = [*apart, *(folder / name for name in layout.folders)]
+        self.search = Search(folder, layout, modality, self.apart, self.report, found.warnings, self.passed)
+
+    def find(self) -> list[FolderSample]:
+        """The samples in the order of their indices; none where faults were reported that concern them all."""
+        groups = self._groups()
+        for group in groups:
+            collect_group(self.search, group)
+        filled = [self._is_filled(group) for group in groups]
+        own = [(group, stem) for group in groups for stem in self._stems(group)]
+        if not all(filled) or not own or self._named_twice(groups) or not self._expect_one_product(groups):
+            return []
+        masks, points = find_masks(self.search, own), find_points(self.search, own)
+        names = safe_names([f"{group.prefix}{'_' if group.prefix else ''}{stem}" for group, stem in own])
+        samples = []
+        for i, (group, stem) in enumerate(own):
+            image, mask, scan = group.pictures.get(stem), masks.of.get(i), points.of.get(i)
+            missing = []
+            if group.masks is not None and mask is None and i not in masks.undecided:
+                missing.append(
+                    f"{_expected(group.masks, group, stem)}.png: is missing, the mask of {image or scan}; add it"
+                )
+            if self.search.wants_points and scan is None and i not in points.undecided:
+                known = listed(point_extensions(group))
+                place = _expected(group.points, group, stem) if group.points else group.images / stem
+                missing.append(f"{place}: the points of {image} are missing ({known}); add them")
+            samples.append(FolderSample(names[i], image, scan, mask, group.label, tuple(missing)))
+        self._tell(groups, samples)
+        return samples
+
+    # ---- What the flags say
+
+    def _groups(self) -> list[Group]:
+        folder, layout = self.folder, self.layout
+        if not layout.normal_dir and not layout.abnormal_dir:
+            masks = folder / layout.mask_dir[0] if layout.mask_dir else None
+            points = folder / layout.depth_dir if layout.depth_dir else None
+            groups = [Group(None, folder, masks, points, "", ())]
+        else:
+            prefixes = iter(group_prefixes((*layout.normal_dir, *layout.abnormal_dir), root=folder.resolve().name))
+            groups = []
+            for label, own, depth in (
+                (0, layout.normal_dir, layout.normal_depth_dir),
+                (1, layout.abnormal_dir, layout.abnormal_depth_dir),
+            ):
+                for position, name in enumerate(own):
+                    points = _partner(folder, depth or ((layout.depth_dir,) if layout.depth_dir else ()), position)
+                    masks = _partner(folder, layout.mask_dir, position) if label else None
+                    telling = tuple(part for part in PurePath(name).parts if part not in ("/", ".."))
+                    groups.append(Group(label, folder / name, masks, points, next(prefixes), telling))
+        lacking = [p for group in groups for p in (group.images, group.masks, group.points) if p and not is_folder(p)]
+        for path in dict.fromkeys(lacking):
+            self.report(f"{path}: is not a folder; {_folders_of(folder)}")
+        # One line for a folder of masks that is not there, not one for each mask that would be in it.
+        return [] if lacking or self._named_twice(groups) else groups
+
+    def _named_twice(self, groups: Sequence[Group]) -> bool:
+        known: dict[tuple[int, int] | None, Path] = {}
+        twice = False
+        for group in groups:
+            other = known.setdefault(identity(group.images), group.images)
+            if other is not group.images:
+                twice = True
+                self.report(f"{group.images}: is the same folder as {other}, but flags name both; leave one out")
+        return twice
+
+    def _stems(self, group: Group) -> Collection[str]:
+        """The group's samples. Scans without any picture are fine where pictures are not looked at."""
+        alone = self.modality == "points" and not group.pictures
+        return _ordered(group.clouds if alone else group.pictures)
+
+    def _is_filled(self, group: Group) -> bool:
+        if not self._stems(group):
+            self.report(f"{group.images}: {self._nothing(group)}")
+            return False
+        if self.search.wants_points and group.points is None and not group.clouds:
+            self.report(
+                f"{group.images}: has no point data beside its pictures ({listed(point_extensions(group))}); "
+                "name their folder by --depth_dir, or score pictures alone by --modality=rgb"
+            )
+            return False
+        return True
+
+    def _expect_one_product(self, groups: Sequence[Group]) -> bool:
+        """Whether what lies in the folders of a flat one can be samples of one product; says so."""
+        if groups[0].label is not None:
+            return True
+        (group,) = groups
+        stems = self._stems(group)
+        nested = [stem for stem in stems if "/" in stem]
+        if not nested:
+            return True
+        inner = list(dict.fromkeys(stem.split("/")[0] for stem in nested))
+        like = sorted({part for stem in nested for part in stem.split("/")[:-1] if part.casefold() in _LABELS})
+        if like and len(nested) == len(stems):
+            self.report(f"{group.images}: {self._nothing(group)}")
+            return False
+        line = f"{len(nested)} of {len(stems)} samples lie in folders ({_some(inner)}) and are scored with the others"
+        if like:
+            line += f"; {_some(like)} may say what is good: then name them by --normal_dir and --abnormal_dir"
+        elif len(nested) == len(stems):
+            line += f", as one product; --categories={_some(inner, ',')} scores each folder by itself"
+        self.account.add("nested", {"samples": len(nested), "folders": inner}, line)
+        return True
+
+    # ---- What is said
+
+    def _tell(self, groups: Sequence[Group], samples: Sequence[FolderSample]) -> None:
+        """Accounts for every file that was met."""
+        used = {
+            "pictures": sum(sample.image is not None for sample in samples),
+            "masks": sum(sample.mask is not None for sample in samples),
+            "scans": sum(sample.points is not None for sample in samples),
+        }
+        masks = {sample.mask for sample in samples}
+        for group in groups:
+            for path in group.beside:
+                if path not in masks:
+                    self.passed.add(BESIDE, path)
+        self._pass_over_unnamed(groups)
+        over = self.passed.line()
+        line = f"files: {counted(used)}" + (f"; passed over: {over}" if over else "")
+        self.account.add("files", {"used": used, "passed_over": self.passed.facts()}, line)
+
+    def _pass_over_unnamed(self, groups: Sequence[Group]) -> None:
+        """What lies beside the folders that flags name, and on the way to them."""
+        named = [path.resolve() for path in self.apart]
+        if any(group.label is None for group in groups):
+            return
+        on_the_way = [self.folder]
+        for group in groups:
+            if group.images.is_relative_to(self.folder):
+                on_the_way += [path for path in group.images.parents if path.is_relative_to(self.folder)]
+        inside = {identity(group.images) for group in groups}
+        for folder in sorted(set(on_the_way)):
+            if identity(folder) in inside:
+                continue  # a folder of samples itself
+            for path in entries(folder):
+                place = path.resolve()
+                if not any(other == place or other.is_relative_to(place) for other in named):
+                    self.passed.add(UNNAMED, path)
+
+    def _nothing(self, group: Group) -> str:
+        """What to say of a folder without samples."""
+        if self.modality == "points":
+            text = f"has no point data ({listed(point_files.EXTENSIONS)})"
+        else:
+            text = f"has no pictures ({listed(self.layout.picture_extensions)})"
+            if group.clouds and group.points is None:
+                return f"{text}, but point data; score that by --modality=points"
+        if group.label is not None:
+            return f"{text}; add them, or name another folder"
+        choose = ": say which are which by --normal_dir and --abnormal_dir" if subfolders(group.images) else ""
+        return f"{text}; {_folders_of(group.images)}{choose}"
+
+
+def _partner(folder: Path, names: tuple[str, ...], position: int) -> Path | None:
+    """The folder of masks or points that belong to a folder of pictures."""
     if not names:
         return None
-    if len(names) > 1:
-        return folder / names[position]
-    one = folder / names[0]
-    return one / Path(own).name if is_folder(one / Path(own).name) else one
+    return folder / names[position if len(names) > 1 else 0]
+
+
+def _expected(root: Path, group: Group, stem: str) -> Path:
+    """Where a partner could be that is not there, without its suffix."""
+    own = root / (group.telling[-1] if group.telling else "")
+    return (own if is_folder(own) else root) / stem
+
+
+def _ordered(stems: Iterable[str]) -> list[str]:
+    return sorted(stems, key=natural_order)
 
 
 def _folders_of(folder: Path) -> str:
@@ -124,118 +284,8 @@ def _folders_of(folder: Path) -> str:
     return f"there are {', '.join(names)}" if names else "there are no folders in it"
 
 
-def _find_samples(
-    found: Found, category: str, group: _Group, layout: FolderLayout, modality: str
-) -> list[FolderSample]:
-    def report(line: str) -> None:
-        found.fault(category, line)
-
-    # Beside pictures a PNG is a picture; depth as PNG wants a folder of its own.
-    beside = group.points is None
-    point_extensions = point_files.EXTENSIONS - {".png"} if beside else point_files.EXTENSIONS
-    own = _collect(
-        group.images, layout.picture_extensions, point_files.EXTENSIONS - {".png"}, report, recursive=group.recursive
-    )
-    points = own.points
-    if not beside:
-        points = _collect(group.points, frozenset(), point_files.EXTENSIONS, report, recursive=True).points
-    masks = {}
-    if group.masks is not None:
-        masks = _collect(group.masks, image_files.EXTENSIONS, frozenset(), report, recursive=True).pictures
-    wanted = modality != "rgb"
-    if modality == "points" and beside:
-        # Nobody asks for pictures, so what could be either is points.
-        for stem, path in list(own.pictures.items()):
-            if stem not in points and path.suffix.lower() in point_files.EXTENSIONS:
-                points[stem] = own.pictures.pop(stem)
-    # Scans without any picture are fine where pictures are not looked at.
-    stems = own.pictures
-    if modality == "points" and not own.pictures:
-        stems = points
-    if not stems:
-        report(f"{group.images}: {_nothing(group, layout, modality, points)}")
-        return []
-    if wanted and not points:
-        lacking = f"{group.images}: has no point data beside its pictures" if beside else f"{group.points}: has none"
-        report(
-            f"{lacking} ({_listed(point_extensions)}); name their folder by --depth_dir, or score pictures alone by "
-            "--modality=rgb"
-        )
-        return []
-    samples = []
-    for stem in sorted(stems, key=natural):
-        mask, scan, image = masks.pop(stem, None), points.get(stem), own.pictures.get(stem)
-        name = group.prefix + stem.replace("/", "_")
-        missing = []
-        if group.masks is not None and mask is None:
-            missing.append(f"{group.masks / stem}.png: is missing, the mask of {image or scan}; add it")
-        if wanted and scan is None:
-            place = group.images if beside else group.points
-            known = _listed(point_extensions)
-            missing.append(f"{place}/{stem}: the points of {image} are missing ({known}); add them")
-        samples.append(FolderSample(name, image, scan if wanted else None, mask, group.label, tuple(missing)))
-    found.warnings.extend(f"{path}: is a mask without a sample; not used" for path in masks.values())
-    if wanted:
-        alone = (path for stem, path in points.items() if stem not in stems)
-        found.warnings.extend(f"{path}: are points without a picture; not used" for path in alone)
-    return samples
-
-
-def _nothing(group: _Group, layout: FolderLayout, modality: str, points: Mapping[str, Path]) -> str:
-    """What to say of a folder without samples."""
-    if modality == "points":
-        text = f"has no point data ({_listed(point_files.EXTENSIONS)})"
-    else:
-        text = f"has no pictures ({_listed(layout.picture_extensions)})"
-        if points and group.points is None:
-            return f"{text}, but point data; score that by --modality=points"
-    if group.label is not None:
-        return f"{text}; add them, or name another folder"
-    choose = ": say which are which by --normal_dir and --abnormal_dir" if subfolders(group.images) else ""
-    return f"{text}; {_folders_of(group.images)}{choose}"
-
-
-def _listed(extensions: Iterable[str]) -> str:
-    return ", ".join(sorted(extensions))
-
-
-def _collect(
-    folder: Path | None,
-    picture_extensions: frozenset[str],
-    point_extensions: frozenset[str],
-    report: Callable[[str], None],
-    *,
-    recursive: bool,
-) -> _Files:
-    """The files in a folder; a second one of the same stem and use is reported."""
-    files_of = _Files()
-    if folder is None or not is_folder(folder):
-        return files_of
-
-    def unreadable(error: OSError) -> None:
-        report(f"{error.filename}: cannot be read ({error.strerror}); make it readable")
-
-    # Links to folders are not followed: they may lead in a circle.
-    for parent, folders, names in os.walk(folder, onerror=unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith(".")) if recursive else []
-        listed = [Path(parent, name) for name in sorted(names, key=natural) if not name.startswith(".")]
-        # The plain formats first, so that of 1.png and 1.tiff the former is the picture, the latter its points.
-        for path in sorted(listed, key=lambda path: path.suffix.lower() in (".tif", ".tiff")):
-            stem = path.relative_to(folder).with_suffix("").as_posix()
-            kind = path.suffix.lower()
-            is_points = kind in point_extensions
-            if kind in picture_extensions and not (stem in files_of.pictures and is_points):
-                _add(files_of.pictures, stem, path, report)
-            elif is_points:
-                _add(files_of.points, stem, path, report)
-    return files_of
-
-
-def _add(known: dict[str, Path], stem: str, path: Path, report: Callable[[str], None]) -> None:
-    if stem in known:
-        report(f"{path}: has the same stem as {known[stem].name}; keep one of them")
-    else:
-        known[stem] = path
+def _some(names: Sequence[str], separator: str = ", ") -> str:
+    return separator.join(names[:5]) + (f"{separator}..." if len(names) > 5 else "")
 
 
 DATASET = DatasetSpec(name="folder", find=find_folder, user_layout=True, rank=100)

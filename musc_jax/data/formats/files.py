@@ -18,6 +18,7 @@ import yaml
 from jaxtyping import Float, Float64, UInt8, UInt16
 from PIL import Image, UnidentifiedImageError
 
+from musc_jax.storage.paths import readable
 from musc_jax.storage.signatures import START, foreign
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -49,7 +50,7 @@ class FileFault(Exception):
     """One thing wrong with one file; the text is a line of the dataset's report."""
 
     def __init__(self, path: Path, fault: str, way_out: str = _AGAIN):
-        super().__init__(f"{path}: {fault}; {way_out}")
+        super().__init__(f"{readable(path)}: {fault}; {way_out}")
 
 
 class Content(NamedTuple):
