@@ -17,10 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from musc_jax.data import Camera
-from musc_jax.data.formats import files
-from musc_jax.data.formats import pictures as image_files
+from musc_jax.data.account import Account
+from musc_jax.data.formats import files, own_pictures
 from musc_jax.data.formats import points as point_files
+from musc_jax.data.formats.bit_depths import depth_of
 from musc_jax.data.formats.files import FileFault
+from musc_jax.data.formats.own_masks import keys_of
+from musc_jax.data.mask_rules import decide_mask_rule, look_at_mask
 from musc_jax.data.scan_points import ScanRules, decode_points
 from weights import WeightsError
 from weights.files import read_entries
@@ -34,14 +37,23 @@ _CAMERA = Camera(500.0, 500.0, 320.0, 240.0)
 
 
 def _picture(path: Path) -> str:
-    pixels = image_files.decode_picture(files.read(path))
+    picture = own_pictures.decode(files.read(path))
+    bits = own_pictures.bits_of(picture, depth_of(picture.largest))
+    pixels = own_pictures.show(picture, bits=bits, background=(255, 255, 255))
     grey = (pixels[..., :1] == pixels).all()
     return f"picture {_size(pixels)}{', grey' if grey else ''}, {pixels.min()} to {pixels.max()}"
 
 
 def _mask(path: Path) -> str:
-    mask = image_files.decode_any_mask(files.read(path), size=None, nonzero=None)
-    return f"mask {_size(mask)}, {(mask > 127).mean():.1%} defect"
+    content = files.read(path)
+    picture = own_pictures.decode(content, whole=True)
+    keys, noisy = keys_of(content, picture), picture.header.noisy
+    account = Account()
+    rule = decide_mask_rule([look_at_mask(path, keys, noisy=noisy)], "auto", account)
+    if rule.unknown:
+        return f"no mask: {rule.unknown}"
+    defect = (rule.apply(keys, noisy=noisy) > 127).mean()
+    return ", ".join([f"mask {_size(keys)}, {defect:.1%} defect", *account.lines])
 
 
 def _points(path: Path) -> str:
@@ -72,7 +84,7 @@ def _size(array: np.ndarray) -> str:
 def readers(path: Path) -> list[Callable[[Path], str]]:
     """Those that a file's suffix asks for; a PNG may be a picture, a mask or depth."""
     suffix, found = path.suffix.lower(), []
-    if suffix in image_files.EXTENSIONS:
+    if suffix in own_pictures.EXTENSIONS:
         found += [_picture, _mask]
     if suffix in point_files.EXTENSIONS:
         found.append(_points)

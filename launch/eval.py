@@ -63,20 +63,22 @@ _PLATFORM_SETTINGS = ("JAX_PLATFORMS", "JAX_NUM_CPU_DEVICES", "CUDA_VISIBLE_DEVI
 _BAD_INPUT = (BudgetError, ConfigError, DataError, OutputError, distributed.LostProcessError, weights.WeightsError)
 
 
-def _open(config: Config, cache_dir: Path) -> Dataset:
+def _open(config: Resolved, cache_dir: Path) -> Dataset:
+    image = config.config.image_backbone
     bar = ProgressBar()
     try:
         return open_dataset(
             inputs.DATASET.value,
             data_dir=command.expanded(inputs.DATA_DIR.value),
             categories=inputs.CATEGORIES.value,
-            modality=config.modality,
+            modality=config.config.modality,
             cache_dir=cache_dir,
             limit=inputs.LIMIT.value,
             skip_bad=inputs.SKIP_BAD.value,
             seed=options.SEED.value,
             progress=bar,
             folder=inputs.folder_layout(),
+            working=(config.size, 1 if image is None else image.module.config.patch_size),
         )
     finally:
         bar.close()
@@ -326,7 +328,7 @@ def evaluate() -> None:
         folder = ResultsFolder(output_dir, inputs.DATASET.value, data_folders=data_folders)
         folder.expect(dict.fromkeys(inputs.CATEGORIES.value or (), ()))  # before what takes minutes, and again below
     note = RANDOM_NOTE if config.random_weights else None
-    dataset = _open(config, cache_dir)
+    dataset = _open(resolved, cache_dir)
     for category, account in dataset.accounts.items():
         for line in account.lines:
             say(f"{category}: {line}")

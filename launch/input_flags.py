@@ -8,6 +8,8 @@ from launch import command
 from launch.own_flags import OwnFlags
 from musc_jax.config import ConfigError
 from musc_jax.data import DATASETS, Camera, FolderLayout
+from musc_jax.data.folder_layout import MASK_RULES
+from musc_jax.data.formats.resizing import FITS
 
 flags = OwnFlags()
 
@@ -56,11 +58,33 @@ POINT_ORDER = flags.DEFINE_enum(
 INVALID = flags.DEFINE_list(
     "invalid", None, "folder: values of depth, height or z that mean no point, as they stand in the files."
 )
+FIT = flags.DEFINE_enum(
+    "fit",
+    "squash",
+    list(FITS),
+    "folder: pictures that are not square are squashed, padded with a plain margin, or cropped to their middle.",
+)
+BITS = flags.DEFINE_integer(
+    "bits",
+    None,
+    "folder: of the values of 16-bit pictures; default as files say, else 8, 10, 12, 14 or 16 by the largest of all.",
+)
+BACKGROUND = flags.DEFINE_string(
+    "background", "white", "folder: white, black or red,green,blue behind what is transparent in pictures."
+)
+MASKS = flags.DEFINE_enum(
+    "masks",
+    "auto",
+    list(MASK_RULES),
+    "folder: what is a defect in masks: bright (white), dark (black), not 0, or opaque; auto looks at all of them.",
+)
+MAX_PIXELS = flags.DEFINE_integer("max_pixels", 64_000_000, "folder: pictures of more pixels are read at reduced size.")
 
 _OF_FOLDER = (
     NORMAL_DIR, ABNORMAL_DIR, MASK_DIR, DEPTH_DIR, NORMAL_DEPTH_DIR, ABNORMAL_DEPTH_DIR, EXTENSIONS, INTRINSICS,
-    DEPTH_SCALE, DEPTH_KIND, PIXEL_PITCH, POINTS_SCALE, POINT_ORDER, INVALID,
+    DEPTH_SCALE, DEPTH_KIND, PIXEL_PITCH, POINTS_SCALE, POINT_ORDER, INVALID, FIT, BITS, BACKGROUND, MASKS, MAX_PIXELS,
 )  # fmt: skip
+_COLORS = {"white": (255, 255, 255), "black": (0, 0, 0)}
 
 
 def folder_layout() -> FolderLayout | None:
@@ -98,7 +122,22 @@ def folder_layout() -> FolderLayout | None:
         points_scale=POINTS_SCALE.value,
         point_order=POINT_ORDER.value,
         invalid=None if INVALID.value is None else _numbers(INVALID, "numbers"),
+        fit=FIT.value,
+        bits=BITS.value,
+        background=_color(BACKGROUND.value),
+        masks=MASKS.value,
+        max_pixels=MAX_PIXELS.value,
     )
+
+
+def _color(text: str) -> tuple[int, int, int]:
+    if text in _COLORS:
+        return _COLORS[text]
+    try:
+        red, green, blue = map(int, text.split(","))
+    except ValueError:
+        raise ConfigError(f"--background: expected white, black or red,green,blue, received {text!r}") from None
+    return red, green, blue
 
 
 def _numbers(flag: FlagHolder, expected: str) -> tuple[float, ...]:

@@ -14,6 +14,8 @@ from musc_jax.storage.prefetch import map_ahead
 
 # Explanations above so many characters are not repeated.
 _LONG = 120
+# So many files of a kind are named.
+_NAMED = 5
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, how much of it is done, and how much there is."""
@@ -34,12 +36,27 @@ class Entry:
     read: Callable[[int], Sample]
 
 
+class Remark(NamedTuple):
+    """Something odd about a file that others may have in common with it: all of them share a warning.
+
+    Attributes:
+        topic: of the category's account.
+        path: the file.
+        text: what is odd.
+    """
+
+    topic: str
+    path: Path
+    text: str
+
+
 class Checked(NamedTuple):
     """What checking a sample found; `entry` is None if and only if there are `faults`."""
 
     entry: Entry | None
     faults: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    remarks: tuple[Remark, ...] = ()
 
 
 class SampleFiles(NamedTuple):
@@ -233,19 +250,23 @@ def assemble(
     report, notes = [*faults, *_unsafe_categories(name, taken)], list(warnings)
     entries: dict[str, list[Entry]] = {}
     skipped: dict[str, list[str]] = {}
+    accounts = {category: (accounts or {}).get(category) or Account() for category in taken}
     for category, found in taken.items():
         sound: list[Entry] = []
         bad: list[Fault] = []
+        remarks: list[Remark] = []
         skipped[category] = []
         for position, candidate in enumerate(found):
             checked = next(results)
             notes.extend(checked.warnings)
+            remarks.extend(checked.remarks)
             if checked.entry is not None:
                 sound.append(checked.entry)
                 continue
             skipped[category].append(candidate.name)
             bad.extend(Fault(category, position, line) for line in checked.faults)
         entries[category] = sound
+        notes.extend(_shared(remarks, accounts[category]))
         if skip_bad and len(sound) >= 2:
             notes.extend(f"skipped {category} {fault.line}" for fault in bad)
             continue
@@ -256,6 +277,22 @@ def assemble(
         # What belongs to nothing may be what is missing elsewhere, under another name.
         raise DataError(_text(name, report, warnings))
     return Dataset(name, entries, skipped=skipped, warnings=notes, accounts=accounts)
+
+
+def _shared(remarks: Sequence[Remark], account: Account) -> Iterator[str]:
+    """A warning for each kind of remark, naming some of its files; the account has all of them."""
+    topics: dict[str, dict[str, list[Path]]] = {}
+    for topic, path, text in remarks:
+        topics.setdefault(topic, {}).setdefault(text, []).append(path)
+    for topic, texts in topics.items():
+        account.add(topic, {text: [str(path) for path in paths] for text, paths in texts.items()})
+        for text, (first, *others) in texts.items():
+            if not others:
+                yield f"{first}: {text}"
+                continue
+            named = ", ".join(path.name for path in others[:_NAMED])
+            more = f" and {len(others) - _NAMED} others" if len(others) > _NAMED else ""
+            yield f"{first}: {text}; the same of {named}{more}"
 
 
 def _check_all(jobs: Sequence[Candidate], workers: int, progress: Progress | None) -> list[Checked]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from musc_jax.data.folder_files import PassedOver, collect, identity
 from musc_jax.data.folder_layout import FolderLayout
-from musc_jax.data.formats import pictures as image_files
+from musc_jax.data.formats import own_pictures as image_files
 from musc_jax.data.formats import points as point_files
 from musc_jax.data.pairing import Place, core, pair
 from musc_jax.data.trees import is_folder

@@ -4,8 +4,13 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from musc_jax.data.formats import pictures as image_files
+from musc_jax.data.formats import own_pictures as image_files
+from musc_jax.data.formats.files import MAX_PIXELS
+from musc_jax.data.formats.resizing import FITS
 from musc_jax.data.sample import DataError
+
+MASK_RULES = ("auto", "white", "black", "nonzero", "alpha")
+"""How masks are read: decided over all of them; what is bright, dark, not 0 or opaque is a defect."""
 
 
 class Camera(NamedTuple):
@@ -41,6 +46,11 @@ class FolderLayout:
         point_order: "rows" or "columns", of points without a grid beside a picture; None for what is likely.
         invalid: values of depth, of height, or of z, that mean "no point", as they stand in the files; None for what
             is likely.
+        bits: of the values of 16-bit pictures; None: as their files say, else by the largest value of all.
+        background: red, green and blue behind what is transparent.
+        fit: how a picture that is not square becomes so, out of `formats.resizing.FITS`.
+        masks: what is a defect in a mask, out of `MASK_RULES`.
+        max_pixels: pictures of more are read at reduced size.
     """
 
     normal_dir: tuple[str, ...] = ()
@@ -57,6 +67,11 @@ class FolderLayout:
     points_scale: float | None = None
     point_order: str | None = None
     invalid: tuple[float, ...] | None = None
+    bits: int | None = None
+    background: tuple[int, int, int] = (255, 255, 255)
+    fit: str = "squash"
+    masks: str = "auto"
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         for what, own, others in (
@@ -84,6 +99,16 @@ class FolderLayout:
             all(map(math.isfinite, self.camera)) and self.camera.fx > 0 and self.camera.fy > 0
         ):
             raise DataError(f"intrinsics: expected fx,fy,cx,cy in pixels, fx and fy above 0, received {self.camera}")
+
+        for name, value, known in (("fit", self.fit, FITS), ("masks", self.masks, MASK_RULES)):
+            if value not in known:
+                raise DataError(f"{name}: expected one of {', '.join(known)}, received {value!r}")
+        if self.bits is not None and not 8 <= self.bits <= 16:
+            raise DataError(f"bits: expected 8 to 16, received {self.bits}")
+        if len(self.background) != 3 or not all(0 <= value <= 255 for value in self.background):
+            raise DataError(f"background: expected red, green and blue from 0 to 255, received {self.background}")
+        if self.max_pixels < 1:
+            raise DataError(f"max_pixels: expected at least 1, received {self.max_pixels}")
 
     @property
     def folders(self) -> tuple[str, ...]:

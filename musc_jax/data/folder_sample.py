@@ -2,25 +2,39 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
-from musc_jax.data.dataset import Checked, Entry
-from musc_jax.data.formats import files
-from musc_jax.data.formats.files import FileFault
-from musc_jax.data.formats.pictures import decode_any_mask, decode_picture, mask_remark
-from musc_jax.data.formats.resizing import mask_label, resize_image, resize_mask, resize_points
+from musc_jax.data.dataset import Checked, Entry, Remark
+from musc_jax.data.formats import files, own_pictures
+from musc_jax.data.formats.files import Content, FileFault
+from musc_jax.data.formats.own_masks import keys_of
+from musc_jax.data.formats.own_pictures import Picture, turned
+from musc_jax.data.formats.remarks import overheard
+from musc_jax.data.formats.resizing import PADDING, make_square, resize_defect, resize_image, resize_points
 from musc_jax.data.formats.scan_geometry import depth_picture, project
 from musc_jax.data.image_sample import Seen, again
+from musc_jax.data.mask_remarks import label_of, mask_remarks
+from musc_jax.data.picture_rules import PictureRules, place_mask
 from musc_jax.data.sample import DataError, Sample
 from musc_jax.data.scan_points import ScanRules, decode_points, settings
 
 # Of the points that lie behind others more than this share is worth a remark.
 _HIDDEN = 0.2
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A sample's files, decoded, turned as the picture is shown; None where there are none."""
+
+    image: UInt8[np.ndarray, "h w 3"] | None = None
+    points: np.ndarray | None = None
+    mask: UInt8[np.ndarray, "h w"] | None = None
 
 
 @dataclass(frozen=True)
@@ -33,6 +47,8 @@ class FolderSample:
         label: 1 defective, 0 good; None where only its mask tells, or nothing.
         missing: what should be there and is not.
         scans: how points are read.
+        pictures: how pictures and masks are read.
+        working: side of the resized sample and of a token in it, for remarks on smaller defects; None: not known.
     """
 
     name: str
@@ -42,77 +58,149 @@ class FolderSample:
     label: int | None
     missing: tuple[str, ...] = ()
     scans: ScanRules = field(default_factory=ScanRules)
+    pictures: PictureRules = field(default_factory=PictureRules)
+    working: tuple[int, int] | None = None
 
     def check(self) -> Checked:
         """Read every file once and compare them."""
         faults, warnings = list(self.missing), []
+        remarks: list[Remark] = []
         seen: dict[str, Seen] = {}
+
+        def read(kind: str, path: Path) -> Content:
+            content = files.read(path)
+            seen[kind] = Seen(path, content.digest)
+            return content
+
+        def remark(topic: str, path: Path, text: str) -> None:
+            remarks.append(Remark(topic, path, text))
+
+        found = self._read(read, remark, lambda fault: faults.append(fault.of_own_file))
+        if found.points is not None and found.points.ndim == 2:
+            hidden = project(found.points, size=224).hidden
+            if hidden > _HIDDEN:
+                warnings.append(
+                    f"{self.points}: {hidden:.0%} of the points lie behind others, as seen along z from the "
+                    "smallest; they are not looked at"
+                )
+        if found.mask is not None and self.mask is not None:
+            texts = mask_remarks(found.mask, label=self.label, fit=self.pictures.fit, working=self.working)
+            remarks += [Remark(topic, self.mask, text) for topic, text in texts]
+        if faults:
+            return Checked(None, tuple(faults), tuple(warnings), tuple(remarks))
+        rule = settings(self.scans) if self.points is not None else []
+        decisive = [self.label, sorted((k, v.digest) for k, v in seen.items()), *rule, asdict(self.pictures)]
+        digest = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
+        return Checked(Entry(self.name, digest, partial(self._load, seen)), (), tuple(warnings), tuple(remarks))
+
+    def _read(
+        self,
+        read: Callable[[str, Path], Content],
+        remark: Callable[[str, Path, str], None],
+        report: Callable[[FileFault], None],
+    ) -> _Read:
+        """Decode every file; a fault of one does not keep the others from being looked at."""
+        picture: Picture | None = None
+        image = points = mask = None
         size: tuple[int, int] | None = None
         for kind, path in (("image", self.image), ("points", self.points), ("mask", self.mask)):
             if path is None:
                 continue
-            try:
-                content = files.read(path)
-                seen[kind] = Seen(path, content.digest)
-                if kind == "image":
-                    size = decode_picture(content).shape[:2]
-                elif kind == "points":
-                    points = decode_points(content, size=size, rules=self.scans)
-                    if points.ndim == 3:
-                        size = points.shape[:2]
+            with overheard() as said:
+                try:
+                    content = read(kind, path)
+                    if kind == "image":
+                        picture = own_pictures.decode(content, max_pixels=self.pictures.max_pixels)
+                        size, image = picture.header.size, self._shown(content, picture)
+                        if picture.header.frames > 1:
+                            remark("pages", path, f"has {picture.header.frames} pictures in it; the first is read")
+                    elif kind == "points":
+                        points = self._oriented_points(content, picture, size, remark)
+                        size = points.shape[:2] if points.ndim == 3 else size
                     else:
-                        hidden = project(points, size=224).hidden
-                        if hidden > _HIDDEN:
-                            warnings.append(
-                                f"{path}: {hidden:.0%} of the points lie behind others, as seen along z from the "
-                                "smallest; they are not looked at"
-                            )
-                else:
-                    mask = decode_any_mask(content, size=size, nonzero=None)
-                    # Of a sample without a label an empty mask says that it is good.
-                    if (self.label == 1 or mask.any()) and (remark := mask_remark(path, mask)):
-                        warnings.append(remark)
-            except FileFault as fault:
-                faults.append(str(fault))
-        if faults:
-            return Checked(None, tuple(faults), tuple(warnings))
-        rule = settings(self.scans) if self.points is not None else []
-        decisive = [self.label, sorted((k, v.digest) for k, v in seen.items()), *rule]
-        digest = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
-        return Checked(Entry(self.name, digest, partial(self._load, seen)), (), tuple(warnings))
+                        mask = self._mask(content, picture, size, remark)
+                except FileFault as fault:
+                    report(fault)
+            for text in said[:1]:
+                remark("remarks", path, f"the file's library remarks: {text}")
+        return _Read(image, points, mask)
+
+    def _shown(self, content: Content, picture: Picture) -> UInt8[np.ndarray, "h w 3"]:
+        try:
+            return own_pictures.show(picture, bits=self.pictures.bits, background=self.pictures.background)
+        except ValueError as error:
+            fault, _, way_out = str(error).partition("; ")
+            raise FileFault(content.path, fault, way_out) from None
+
+    def _oriented_points(
+        self,
+        content: Content,
+        picture: Picture | None,
+        size: tuple[int, int] | None,
+        remark: Callable[[str, Path, str], None],
+    ) -> np.ndarray:
+        """Points of the picture's pixels as it is shown; a scanner knows nothing of how its camera is held."""
+        orientation = 1 if picture is None else picture.header.orientation
+        if size is None or orientation == 1:
+            return self._decode_points(content, size)
+        stored = size[::-1] if orientation >= 5 else size
+        try:
+            points = self._decode_points(content, stored)
+        except FileFault:
+            return self._decode_points(content, size)
+        if stored == size:
+            remark("turned_points", content.path, "belong to a picture that is turned; turned like that")
+        return turned(points, orientation)
+
+    def _decode_points(self, content: Content, size: tuple[int, int] | None) -> np.ndarray:
+        return decode_points(content, size=size, rules=self.scans)
+
+    def _mask(
+        self,
+        content: Content,
+        picture: Picture | None,
+        size: tuple[int, int] | None,
+        remark: Callable[[str, Path, str], None],
+    ) -> UInt8[np.ndarray, "h w"]:
+        rule = self.pictures.masks
+        if rule.unknown:
+            raise FileFault(content.path, rule.unknown, "draw defects in white on black, or say what is one by --masks")
+        drawn = own_pictures.decode(content, max_pixels=self.pictures.max_pixels, whole=True)
+        if drawn.header.frames > 1:
+            remark("pages", content.path, f"has {drawn.header.frames} pictures in it; the first is read")
+        mask = rule.apply(keys_of(content, drawn, alpha=rule.alpha), noisy=drawn.header.noisy)
+        orientation = 1 if picture is None else picture.header.orientation
+        placed = place_mask(content.path, mask, drawn.header, size=size, orientation=orientation, rules=self.pictures)
+        if placed.remark:
+            remark("turned_masks", content.path, placed.remark)
+        return placed.mask
 
     def _load(self, seen: dict[str, Seen], size: int) -> Sample:
-        try:
-            image = decode_picture(again(seen["image"])) if "image" in seen else None
-            full_size = None if image is None else image.shape[:2]
-            points = None
-            if "points" in seen:
-                points = decode_points(again(seen["points"]), size=full_size, rules=self.scans)
-                full_size = points.shape[:2] if points.ndim == 3 else None
-                points = project(points, size=size).points if points.ndim == 2 else resize_points(points, size=size)
-            mask, label = None, self.label
-            if "mask" in seen:
-                full = decode_any_mask(again(seen["mask"]), size=full_size, nonzero=None)
-                mask = resize_mask(full, size=size)
-                label = mask_label(full) if label is None else label
-            elif label == 0:
-                mask = np.zeros((size, size), bool)
-        except FileFault as fault:
-            raise DataError(str(fault)) from None
+        def stop(fault: FileFault) -> None:
+            raise DataError(fault.of_own_file)
+
+        found = self._read(lambda kind, _: again(seen[kind]), lambda *_: None, stop)
+        fit = self.pictures.fit
+        points = found.points
+        if points is not None:
+            is_map = points.ndim == 3
+            points = resize_points(make_square(points, fit), size=size) if is_map else project(points, size=size).points
+        mask, label = None, self.label
+        if found.mask is not None:
+            mask = resize_defect(make_square(found.mask, fit), size=size)
+            label = label_of(found.mask) if label is None else label
+        elif label == 0:
+            mask = np.zeros((size, size), bool)
+        if found.image is not None:
+            image = resize_image(make_square(found.image, fit, padding=PADDING), size=size)
+        else:
+            assert points is not None
+            image = depth_picture(points)
         return Sample(
             name=self.name,
-            image=_shown(image, points, size),
+            image=image,
             points=points,
             gt_mask=mask,
             gt_label=label,
             image_path=self.image or self.points,  # type: ignore[arg-type]
         )
-
-
-def _shown(
-    image: UInt8[np.ndarray, "h w 3"] | None, points: np.ndarray | None, size: int
-) -> UInt8[np.ndarray, "size size 3"]:
-    if image is not None:
-        return resize_image(image, size=size)
-    assert points is not None
-    return depth_picture(points)

@@ -60,6 +60,7 @@ def open_dataset(
     workers: int = 2,
     progress: Progress | None = None,
     folder: FolderLayout | None = None,
+    working: tuple[int, int] | None = None,
 ) -> Dataset:
     """Open a dataset and check every file that will be used before any work starts.
 
@@ -75,6 +76,8 @@ def open_dataset(
         workers: threads that check and clean.
         progress: called in this thread with (stage, done, total).
         folder: where `"folder"`, a plain folder, has what; others do not use it.
+        working: side in pixels of the samples as they will be loaded, and of a token in them: then it is said of masks
+            of a plain folder which defects are lost or smaller than a token.
 
     Returns:
         The dataset; oddities that stopped nothing are in its `warnings`.
@@ -84,7 +87,7 @@ def open_dataset(
             a file and the way out, in an order that does not depend on the file system.
         ValueError: an option is out of its range.
     """
-    request = Request(data_dir, cache_dir, categories, modality, seed, workers, progress, folder)
+    request = Request(data_dir, cache_dir, categories, modality, seed, workers, progress, folder, working)
     found = find_samples(name, request)
     return assemble(
         name,

@@ -30,6 +30,7 @@ class Request:
         workers: threads.
         progress: told how far work on a dataset that is made first is.
         folder: where a plain folder has what.
+        working: side of the resized samples and of a token in them, if that is known.
     """
 
     data_dir: Path | str | None
@@ -40,6 +41,7 @@ class Request:
     workers: int = 2
     progress: Progress | None = None
     folder: FolderLayout | None = None
+    working: tuple[int, int] | None = None
 
 
 @dataclass

@@ -28,6 +28,7 @@ from musc_jax.data.folder_groups import (
 from musc_jax.data.folder_layout import FolderLayout
 from musc_jax.data.folder_sample import FolderSample
 from musc_jax.data.formats import points as point_files
+from musc_jax.data.picture_rules import decide_picture_rules
 from musc_jax.data.sample import DataError
 from musc_jax.data.sample_names import group_prefixes, safe_name, safe_names
 from musc_jax.data.scan_rules import decide_scan_rules
@@ -76,7 +77,8 @@ def _decided(
     scans = decide_scan_rules(
         samples, layout, account, partial(found.fault, category), workers=request.workers, progress=request.progress
     )
-    return [replace(sample, scans=scans) for sample in samples]
+    pictures = decide_picture_rules(samples, layout, account, workers=request.workers, progress=request.progress)
+    return [replace(sample, scans=scans, pictures=pictures, working=request.working) for sample in samples]
 
 
 def safe_category(root: Path) -> str:

@@ -26,6 +26,7 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_PIXELS = 64_000_000
 _MAX_TEXT_BYTES = 1_000_000
 _AGAIN = "copy it again from the dataset's archive"
+_ANEW = "save it again, or replace it by a sound copy"
 DECODE_ERRORS = (
     OSError,
     SyntaxError,  # Pillow's way of saying that a chunk is broken
@@ -51,6 +52,11 @@ class FileFault(Exception):
 
     def __init__(self, path: Path, fault: str, way_out: str = _AGAIN):
         super().__init__(f"{readable(path)}: {fault}; {way_out}")
+
+    @property
+    def of_own_file(self) -> str:
+        """The same of a file of the user's own, which no archive holds."""
+        return str(self).replace(f"make it readable or {_AGAIN}", "make it readable").replace(_AGAIN, _ANEW)
 
 
 class Content(NamedTuple):

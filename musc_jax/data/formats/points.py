@@ -6,7 +6,6 @@ As in `files`, what is wrong with a file is a `FileFault`. What a map's numbers 
 import io
 import math
 import threading
-import warnings
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -17,6 +16,7 @@ from PIL import Image
 from musc_jax.data.formats.files import DECODE_ERRORS, MAX_PIXELS, Content, FileFault, brief
 from musc_jax.data.formats.pcd import decode_pcd
 from musc_jax.data.formats.ply import decode_ply
+from musc_jax.data.formats.remarks import overheard
 
 EXTENSIONS = frozenset({".tif", ".tiff", ".png", ".npy", ".ply", ".pcd"})
 """What counts as point data, in lower case."""
@@ -78,8 +78,7 @@ def _decode(content: Content) -> np.ndarray:
     if kind in _CLOUDS:
         return _CLOUDS[kind](content)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with overheard():
             if kind == ".npy":
                 array = _decode_npy(content)
             elif kind == ".png":

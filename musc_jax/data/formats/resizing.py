@@ -6,7 +6,7 @@ background is a point in mid-air), the mask is filtered and then cut at one half
 """
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, UInt8
+from jaxtyping import Bool, Float, Float32, Shaped, UInt8
 from PIL import Image
 
 
@@ -47,6 +47,61 @@ def resize_mask(mask: UInt8[np.ndarray, "h w"], *, size: int) -> Bool[np.ndarray
         mask = mask * np.uint8(255)
     picture = Image.fromarray(mask).resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(picture) > 127
+
+
+FITS = ("squash", "pad", "crop")
+"""Ways to make a picture square: scale its sides by different factors, add a margin, or take its middle."""
+PADDING = (124, 116, 104)
+"""What margins are filled with: ImageNet's mean colour, which is 0 once a picture is normalised. One colour for all, so
+that the margin of one picture finds its match in that of any other; edges that are drawn out would make stripes of a
+defect, and mirrored ones a second defect."""
+
+
+def make_square(pixels: Shaped[np.ndarray, "h w *rest"], fit: str, *, padding: object = 0) -> np.ndarray:
+    """A picture, mask or point map before it is scaled to a square.
+
+    Args:
+        pixels: at any size; those of one sample have the same proportions.
+        fit: one of `FITS`.
+        padding: what margins are filled with.
+
+    Returns:
+        As it was for "squash", which the resizing does.
+    """
+    height, width = pixels.shape[:2]
+    if fit == "squash" or height == width:
+        return pixels
+    if fit == "crop":
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        return np.ascontiguousarray(pixels[top : top + side, left : left + side])
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    square = np.empty((side, side, *pixels.shape[2:]), pixels.dtype)
+    square[:] = padding
+    square[top : top + height, left : left + width] = pixels
+    return square
+
+
+def resize_defect(mask: UInt8[np.ndarray, "h w"], *, size: int) -> Bool[np.ndarray, "size size"]:
+    """Resize a mask of one's own as `resize_mask` does, but never lose all of its defect: its strongest pixel stays.
+
+    Args:
+        mask: 0 is good, 255 a defect; of values between, which are soft edges, those over one half are.
+        size: side of the result.
+    """
+    _check_size(size)
+    filtered = np.asarray(Image.fromarray(mask).resize((size, size), Image.Resampling.BILINEAR))
+    kept = filtered > 127
+    if not kept.any() and int(mask.max(initial=0)) > 127:
+        if filtered.any():
+            at = int(filtered.argmax())
+        else:
+            row, column = np.unravel_index(int(mask.argmax()), mask.shape)
+            at = int(row) * size // mask.shape[0] * size + int(column) * size // mask.shape[1]
+        kept = kept.copy()
+        kept.flat[at] = True
+    return kept
 
 
 def mask_label(mask: UInt8[np.ndarray, "h w"]) -> int:

@@ -64,4 +64,4 @@ def test_nobody_else_knows_a_dataset_by_its_name():
                     tree = ast.parse(path.read_text(encoding="utf-8"))
                     values = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
                     found += [(path.name, value) for value in values if isinstance(value, str) and value in DATASETS]
-    assert found == [("flags.py", "synthetic")], "only the default of --dataset"
+    assert found == [("input_flags.py", "synthetic")], "only the default of --dataset"

@@ -1,0 +1,107 @@
+"""How many bits the values of a picture have, and colours of 16 bits, of which Pillow takes 8."""
+
+import io
+import math
+import struct
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8, UInt16
+from PIL import Image
+
+from musc_jax.data.formats.files import Content
+
+DEPTHS = (8, 10, 12, 14, 16)
+"""Bits that cameras have."""
+
+# Pillow's names for the bytes of 16-bit colours: under which it gives the half that it does not take, and in which
+# channels of what it gives then.
+_FOREIGN = "B" if sys.byteorder == "little" else "L"
+OTHER_HALF = {
+    f"{colors};16{order}": (f"{colors};16{opposite}", slice(3))
+    for colors in ("RGB", "RGBA", "RGBX")
+    for order, opposite in (("B", "L"), ("L", "B"), ("N", _FOREIGN))
+} | {"LA;16B": ("RGBA", slice(1, 2))}
+_BITS_PER_SAMPLE, _MAX_VALUE, _MAX_SAMPLE_VALUE = 258, 281, 341
+
+
+def depth_of(largest: int) -> int:
+    """The fewest bits of `DEPTHS` that hold a value."""
+    return next(bits for bits in DEPTHS if largest < 2**bits)
+
+
+def stated_bits(content: Content, picture: Image.Image) -> tuple[int | None, bool]:
+    """Bits of a file's values by its own tags, None where it has none; and whether they may be scaled up to 16.
+
+    TIFF: BitsPerSample of packed values; MaxSampleValue and SMaxSampleValue if they are the largest value of a depth
+    (many programs put the picture's own largest value there, by which pictures of one product would differ). PNG: sBIT,
+    whose values the standard wants scaled up, while many programs leave them. PGM's and JPEG 2000's Pillow scales.
+    """
+    if picture.format == "PNG":
+        noted = [max(data) for kind, data in _chunks(content.data) if kind == b"sBIT" and data]
+        return (noted[0], True) if noted else (None, False)
+    if picture.format in ("PPM", "JPEG2000"):
+        return 16, False
+    tags: Any = getattr(picture, "tag_v2", {})
+    bits = max(_numbers(tags, _BITS_PER_SAMPLE), default=8)
+    if bits not in (8, 16, 32):
+        return int(bits), False
+    for tag in (_MAX_SAMPLE_VALUE, _MAX_VALUE):
+        largest = max(_numbers(tags, tag), default=0)
+        if any(largest == 2**depth - 1 for depth in range(8, 16)):
+            return round(math.log2(largest + 1)), False
+    return None, False
+
+
+def has_wide_colors(content: Content, picture: Image.Image) -> bool:
+    """Whether a picture's colours have 16 bits in the file; Pillow's mode does not tell."""
+    if picture.format == "PNG":
+        return content.data[24] == 16
+    return picture.format == "TIFF" and max(_numbers(getattr(picture, "tag_v2", {}), _BITS_PER_SAMPLE), default=8) > 8
+
+
+def wide_colors(
+    content: Content, picture: Image.Image
+) -> tuple[UInt16[np.ndarray, "h w *colors"], UInt8[np.ndarray, "h w"] | None] | None:
+    """Colours (or grey) of 16 bits and alpha of 8, as they are stored; None where the lower halves cannot be had.
+
+    Pillow takes the first byte of big-endian numbers and the second of little-endian ones: told the opposite, it gives
+    the other half.
+    """
+    if picture.mode not in ("RGB", "RGBA", "LA"):
+        return None
+    again = Image.open(io.BytesIO(content.data), formats=(str(picture.format),))
+    with again:
+        tiles, channels = [], slice(3)
+        for tile in again.tile:
+            raw, *rest = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+            if raw not in OTHER_HALF:
+                return None
+            raw, channels = OTHER_HALF[raw]
+            tiles.append(tile._replace(args=(raw, *rest) if rest else raw))
+        again.tile = tiles
+        low = np.array(again)[..., channels]
+    high = np.array(picture)
+    colors = 1 if picture.mode == "LA" else 3
+    pixels = (high[..., :colors].astype(np.uint16) << 8) | low
+    alpha = high[..., -1] if picture.mode != "RGB" else None
+    return (pixels[..., 0] if colors == 1 else pixels), alpha
+
+
+def _numbers(tags: Any, tag: int) -> tuple[float, ...]:
+    value = tags.get(tag, ())
+    value = value if isinstance(value, tuple) else (value,)
+    return tuple(float(v) for v in value if isinstance(v, int | float) and math.isfinite(v))
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """A PNG's chunks up to its pixels."""
+    at = 8
+    while at + 8 <= len(data):
+        length, kind = struct.unpack(">I4s", data[at : at + 8])
+        if kind == b"IDAT":
+            return
+        yield kind, data[at + 8 : at + 8 + length]
+        at += 12 + length
