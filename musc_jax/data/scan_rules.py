@@ -11,11 +11,10 @@ from musc_jax.data.account import Account
 from musc_jax.data.dataset import Progress
 from musc_jax.data.folder_layout import Camera, FolderLayout
 from musc_jax.data.scan_points import ScanRules
+from musc_jax.data.scan_remarks import LARGEST, SMALLEST
 from musc_jax.data.scan_survey import ScanFacts, look_at
 from musc_jax.storage.prefetch import map_ahead
 
-# Metres: what a scan of a part may reach.
-_SMALLEST, _LARGEST = 1e-3, 20.0
 # Floats below are metres, not millimetres.
 _METRES = 20.0
 _OTHER_UNIT = 50.0  # a scan so many times as large as the others has another unit
@@ -178,7 +177,7 @@ def _decide_point_units(
     reach = _median(fact.reach for fact in clouds)
     scale = layout.points_scale
     if scale is None:
-        scale = 0.001 if reach > _LARGEST and _is_sensible(reach * 0.001) else 1.0
+        scale = 0.001 if reach > LARGEST and _is_sensible(reach * 0.001) else 1.0
     units |= {"points_scale": scale, "points_reach_m": reach * scale}
     if layout.points_scale is None and scale != 1:
         lines.append(
@@ -273,7 +272,7 @@ def _name_others(facts: Sequence[ScanFacts], measures: Sequence[float], lines: l
 
 
 def _is_sensible(metres: float) -> bool:
-    return _SMALLEST <= metres <= _LARGEST
+    return SMALLEST <= metres <= LARGEST
 
 
 def _median(values: object) -> float:

@@ -102,12 +102,12 @@ def look_at(path: Path, image: Path | None, *, heights: bool) -> ScanFacts | Non
         numbers, total = values[there][:, 2], there.size
     if not numbers.size:
         return None
-    far, core = _extremes(numbers, total, is_depth=form == "map" and not heights, is_map=form == "map")
-    low, middle, high = (float(value) for value in np.percentile(_some(core), (1, 50, 99)))
+    far, core = find_extremes(numbers, total, is_depth=form == "map" and not heights, is_map=form == "map")
+    low, middle, high = (float(value) for value in np.percentile(thinned(core), (1, 50, 99)))
     reach = flat = 0.0
     if form != "map":
         inner = values[there & (values[..., 2] >= core.min()) & (values[..., 2] <= core.max())]
-        edges = np.percentile(_some(inner), (1, 99), axis=0)
+        edges = np.percentile(thinned(inner), (1, 99), axis=0)
         reach, flat = float(np.max(edges[1] - edges[0])), _flat(numbers)
     jumps, row_like, column_like = np.nan, False, False
     in_question = form == "list" and picture is not None and picture[0] * picture[1] == len(values)
@@ -138,7 +138,7 @@ def _flat(z: Num[np.ndarray, "n"]) -> float:
     raised = z[z != 0]
     if raised.size in (0, z.size):
         return 0.0
-    low, high = np.percentile(_some(raised), (1, 99))
+    low, high = np.percentile(thinned(raised), (1, 99))
     return 0.0 if max(low, -high) < _FAR_MARK * (high - low) else 1 - raised.size / z.size
 
 
@@ -149,11 +149,12 @@ def _picture_size(path: Path) -> tuple[int, int]:
             return picture.height, picture.width
 
 
-def _some(values: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, "m ..."]:
+def thinned(values: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, "m ..."]:
+    """Some of many numbers, in double precision: as many as their percentiles need."""
     return values[:: max(1, len(values) // _ENOUGH)].astype(np.float64)
 
 
-def _extremes(
+def find_extremes(
     numbers: Num[np.ndarray, "n"], total: int, *, is_depth: bool, is_map: bool
 ) -> tuple[tuple[Extreme, ...], Num[np.ndarray, "m"]]:
     """Extremes far outside of all other values, and the values without all extremes (never none)."""
@@ -171,7 +172,7 @@ def _extremes(
         # Few values in all: the most frequent one is no stranger.
         usual = max((level for end in ends for level in end), key=lambda level: level[1])[0]
         core = numbers[numbers == usual]
-    low, high = (float(value) for value in np.percentile(_some(core), (1, 99)))
+    low, high = (float(value) for value in np.percentile(thinned(core), (1, 99)))
     found = []
     for end, levels in enumerate(ends):
         for value, count in levels:

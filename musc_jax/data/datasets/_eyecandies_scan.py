@@ -19,6 +19,7 @@ from musc_jax.data.formats.files import Content, FileFault
 from musc_jax.data.formats.pictures import mask_remark
 from musc_jax.data.formats.resizing import mask_label, resize_image, resize_mask, resize_points
 from musc_jax.data.sample import DataError, Sample
+from musc_jax.data.scan_remarks import range_remarks, scan_remarks
 from musc_jax.storage import atomic
 
 ITEMS = ("image_0.png", "mask.png", "xyz.tiff", "depth.png", "info_depth.yaml", "pose.txt")
@@ -79,15 +80,17 @@ class Scan:
         size = None if image is None else (image.shape[0], image.shape[1])
         mask = take("mask.png", partial(files.decode_mask, size=size))
         if self.points and "xyz.tiff" in self.items:
-            take("xyz.tiff", partial(files.decode_xyz, size=size))
+            points = take("xyz.tiff", partial(files.decode_xyz, size=size))
+            warnings.extend([] if points is None else scan_remarks(self._path("xyz.tiff"), points))
         elif self.points:
             decoders = _raw_decoders(size)
             if "depth.png" not in self.items:
                 faults.append(str(self._no_depth()))
                 # Without any of the raw files it is xyz.tiff that was lost: one line is enough.
                 decoders = {item: decoders[item] for item in _RAW[1:] if self.items.intersection(_RAW)}
-            for item, decode in decoders.items():
-                take(item, decode)
+            decoded = {item: take(item, decode) for item, decode in decoders.items()}
+            if isinstance(limits := decoded.get("info_depth.yaml"), tuple):
+                warnings.extend(range_remarks(self._path("info_depth.yaml"), *limits))
         if faults or image is None or mask is None:
             return Checked(None, tuple(faults))
 

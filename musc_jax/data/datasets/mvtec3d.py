@@ -26,6 +26,7 @@ from musc_jax.data.formats.pictures import decode_any_mask, decode_picture, mask
 from musc_jax.data.formats.resizing import resize_image, resize_mask, resize_points
 from musc_jax.data.image_sample import Seen, again
 from musc_jax.data.sample import DataError, Sample
+from musc_jax.data.scan_remarks import scan_remarks
 from musc_jax.data.spec import CC_BY_NC_SA, Archive, DatasetSpec, Expected, Layout, Source
 from musc_jax.data.trees import (
     Found,
@@ -182,6 +183,7 @@ class Scan3d:
                 content = files.read(self.scan)
                 scan = files.decode_xyz(content)
                 seen["scan"] = Seen(self.scan, content.digest)
+                warnings.extend(scan_remarks(self.scan, scan))
                 if size is not None:
                     self._check_form(scan.shape[:2], size)
                     if not faults and not self._cleaned(scan, content.digest).clustered:

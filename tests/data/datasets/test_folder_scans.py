@@ -189,6 +189,15 @@ def test_the_rule_is_that_of_all_scans_whatever_part_is_scored(tmp_path):
     assert not there(limited.load("depth", 0, size=WIDTH).points).all()
 
 
+def test_the_end_of_the_type_is_no_point_though_only_one_scan_has_it(tmp_path):
+    write(tmp_path / "depth", [depth_with(i, "u2", [65535])[i > 0] for i in range(COUNT)])
+    dataset = load(tmp_path / "depth")
+    assert [there(points).mean() for points in points_of(dataset)] == pytest.approx(
+        [1 - hole(0).mean()] * COUNT, abs=0.02
+    )
+    assert any("65535 (in 1 of 3 scans" in line for line in account(dataset).lines)
+
+
 def test_depth_below_0_is_refused_by_name(tmp_path):
     for name, dtype, scale in (("whole", "i2", 1000), ("float", "f4", 1)):
         write(tmp_path / name, [(scale * (surface(i) - 1)).astype(dtype) for i in range(COUNT)])
@@ -393,6 +402,16 @@ def test_the_order_is_that_in_which_neighbours_lie_together(tmp_path, shape, suf
         np.testing.assert_array_equal(got, want[:, columns_picked])
     assert account(dataset).facts["order"]["point_order"] == ("columns" if columns else "rows")
     assert any("column by column" in line and "--point_order" in line for line in account(dataset).lines) == columns
+
+
+@pytest.mark.parametrize("columns", [False, True])
+def test_neighbours_lie_together_however_the_axes_are_turned(tmp_path, columns):
+    turn, _ = np.linalg.qr(np.random.default_rng(5).normal(size=(3, 3)))
+    grids = [(xyz(i) @ turn.T).astype(np.float32) for i in range(COUNT)]
+    write(tmp_path / "points", [(np.swapaxes(g, 0, 1) if columns else g).reshape(-1, 3) for g in grids])
+    pictures(tmp_path / "rgb")
+    dataset = load(tmp_path / "points", beside=tmp_path / "rgb")
+    np.testing.assert_array_equal(points_of(dataset, size=HEIGHT)[0], grids[0][:, np.arange(HEIGHT) * WIDTH // HEIGHT])
 
 
 @pytest.mark.parametrize("shape", [(HEIGHT, WIDTH), (HEIGHT, HEIGHT)])
