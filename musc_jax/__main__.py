@@ -15,6 +15,7 @@ VERBS = {
     "compare": "compare finished runs with the published results or with each other",
     "fetch_weights": "bring published parameters to disk, converted",
     "convert_weights": "convert a checkpoint to the file that loads fastest",
+    "doctor": "say what is here: versions, devices, memory, caches, weights, a dataset",
 }
 """Modules of `launch`, and what they do."""
 
