@@ -108,7 +108,6 @@ def run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "gb_peak": most,
         "gb_peak_of_the_work": most - before,
         "seconds": seconds,
-        "seconds_multiplying": programs.seconds["mutual scoring"],
         "samples_checked": arguments.check,
         "relative_difference": apart,
     }

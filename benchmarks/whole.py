@@ -96,7 +96,8 @@ class _Run(NamedTuple):
 def _timed(samples: list[Sample], config: Config, programs: Programs, probes: Sequence[Probe] = ()) -> _Run:
     """One run, with the products' rate measured after every sample's features and after every stage of the scoring.
 
-    Between two of these lies about the same work, so the products' mean rate is what the machine gave meanwhile.
+    Between two of these lies about the same work, so the products' mean rate is what the machine gave meanwhile. With
+    probes, the programs must wait for their results: else these products would run beside those of the run.
     """
     programs.seconds.clear()
     for probe in probes:
@@ -116,7 +117,7 @@ def _timed(samples: list[Sample], config: Config, programs: Programs, probes: Se
 def evaluation(setting: Setting) -> Row:
     """`eval` on image+points, compiled beforehand: share of the products' rate, and what the stages add up to."""
     count = setting.pick(20, 3)
-    samples, config, programs = inputs.samples(count, SIZE), _config(setting), Programs()
+    samples, config, programs = inputs.samples(count, SIZE), _config(setting), Programs(profile=True)
     probes = [Probe(), Probe(maxima=True)]
     _timed(samples, config, programs)
     compiled = programs.count
@@ -210,16 +211,18 @@ def by_stage(setting: Setting) -> Row:
         config, programs = _config(setting, dtype, precision), Programs()
         _timed(samples, config, programs)
         best = min((_timed(samples, config, programs) for _ in range(setting.repeats)), key=lambda run: run.seconds)
+        programs.profile = True
+        stages = _timed(samples, config, programs)
         full = full or best
         name = f"{dtype} backbones, {precision} scoring"
         must = 15.0 if precision == "fast" else None
         row.comparisons.append(Comparison(name, 1000 * best.seconds / count, "ms", must, at_most=True))
         row.details[name] = {
-            "ms_per_sample": {stage: 1000 * seconds / count for stage, seconds in best.stages.items()},
+            "ms_per_sample": {stage: 1000 * seconds / count for stage, seconds in stages.stages.items()},
             "relative_difference_of_maps": difference(best.results.anomaly_maps, full.results.anomaly_maps),
             "pixel_AUROC": m.metrics.pixel_metrics(masks, best.results.anomaly_maps)["AUROC"],
         }
-        row.notes.append(f"{name}: {_stages(best)}")
+        row.notes.append(f"{name}: {_stages(stages)}")
     memory = jax.devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in memory:
         row.details["memory_peak_of_the_process_gb"] = memory["peak_bytes_in_use"] / 1e9

@@ -199,7 +199,7 @@ class _Scored(NamedTuple):
     metrics: dict[str, dict[str, float | None]]
     """By seed."""
     seconds: dict[str, float]
-    """By stage."""
+    """Without compilation: of `all`, and with --profile by stage."""
 
 
 def _parts(samples: Sequence[Sample], division: options.Division, seed: int, category: str) -> list[np.ndarray]:
@@ -263,6 +263,7 @@ def _run_category(
 ) -> _Scored:
     """Scores one category, with every seed from the same features."""
     programs.seconds.clear()
+    started, compiled = time.perf_counter(), programs.compile_seconds
     total, mesh = len(dataset.names(category)), pipeline.usual_mesh()
     own = range(total) if mesh is None else pipeline.own_share(total, mesh)
     plan = plan_for(config, total, budget, mesh)
@@ -304,7 +305,8 @@ def _run_category(
     except SampleError as error:
         raise DataError(f"{category}: {error}") from None
     assert first is not None  # a division has at least one seed
-    return _Scored(first, values, dict(programs.seconds))
+    whole = time.perf_counter() - started - (programs.compile_seconds - compiled)
+    return _Scored(first, values, {**programs.seconds, "all": whole})
 
 
 def evaluate() -> None:
@@ -367,7 +369,7 @@ def _evaluate(
     started: float,
 ) -> None:
     """Category by category; of several processes the first has the folder, looks into it, writes and reports."""
-    programs, records, config = Programs(), {}, resolved.config
+    programs, records, config = Programs(profile=options.PROFILE.value), {}, resolved.config
     budget, cache_dir = options.memory_budget(), command.path("cache_dir", options.CACHE_DIR.value)
     for category in dataset.categories:
         identity = _identity(config, dataset, category, division)

@@ -142,6 +142,9 @@ MEMORY_GB = flags.DEFINE_float(
 OUTPUT_DIR = flags.DEFINE_string("output_dir", "results", "Where results are written.")
 CACHE_DIR = flags.DEFINE_string("cache_dir", str(_DEFAULT_CACHE), "Where derived files are kept.")
 SAVE = flags.DEFINE_list("save", [], "What to save besides scores and metrics: maps, images.")
+PROFILE = flags.DEFINE_bool(
+    "profile", False, "List the seconds of each stage: every stage is waited for then, which costs time on a GPU."
+)
 
 
 class Weights(NamedTuple):

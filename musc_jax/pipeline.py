@@ -29,7 +29,7 @@ from musc_jax.execution.extraction import Features, Progress, extract
 from musc_jax.execution.feature_store import FeatureStore
 from musc_jax.execution.free_memory import usable_memory
 from musc_jax.execution.memory import Plan
-from musc_jax.execution.programs import Programs
+from musc_jax.execution.programs import InFlight, Programs, copy_to_host_async
 from musc_jax.execution.scoring import PatchScores, devices_for, plan_for, salient_features, score_patches
 from musc_jax.maps import point_map, upsample_grid
 from musc_jax.rescoring import rescore
@@ -83,17 +83,28 @@ def make_maps(
         rows = np.flatnonzero(np.isin(spread.members, spread.own))
         first = spread.own.start
     own = np.zeros((len(rows), size, size), np.float32)
-    for done, (map_, i) in enumerate(zip(own, rows, strict=True), start=1):
+
+    def settle(job: tuple[int, list[jax.Array]]) -> None:
+        at, maps = job
+        for map_ in maps:
+            own[at] += np.asarray(map_)
+        if progress:
+            progress("maps", at + 1, len(rows))
+
+    in_flight = InFlight(settle)
+    for at, i in enumerate(rows):
+        found = []
         if scores.image is not None:
-            map_ += np.asarray(programs.run("maps", _image_map, scores.image[i], size=size))
+            found.append(programs.run("maps", _image_map, scores.image[i], size=size))
         if scores.points is not None and clouds is not None:
-            at = int(i if spread is None else spread.members[i] - first)
-            cloud = clouds.points[at], clouds.valid[at], clouds.centers[i]
+            place = int(i if spread is None else spread.members[i] - first)
+            cloud = clouds.points[place], clouds.valid[place], clouds.centers[i]
             how = config.implementation
             arrays = *cloud, scores.points[i]
-            map_ += np.asarray(programs.run("maps", _point_map, *arrays, size=size, implementation=how))
-        if progress:
-            progress("maps", done, len(rows))
+            found.append(programs.run("maps", _point_map, *arrays, size=size, implementation=how))
+        copy_to_host_async(found)
+        in_flight.add((at, found))
+    in_flight.drain()
     if spread is None:
         return own
     maps = np.zeros((features.num_samples, size, size), np.float32)
@@ -217,7 +228,8 @@ def score(
         mesh: The devices that share the work, see `musc_jax.execution.devices.make_mesh`; default all there are. With
             several processes (`jax.distributed`) each of them calls this with the same list of samples, reads its own
             share of it and gets all results.
-        programs: Pass one object to several calls to compile once and to read the times; by default a new one.
+        programs: Pass one object to several calls to compile once, or one with `profile` to read times; default a new
+            one.
         progress: Called with (stage, done, total).
 
     Returns:

@@ -9,6 +9,7 @@ import numpy as np
 
 from musc_jax._arrays import Array, safe_sqrt
 from musc_jax.execution.feature_store import StoredArray
+from musc_jax.execution.programs import InFlight
 from musc_jax.execution.schedule import Counter, Machine, Products, Stage, masks_of
 from musc_jax.kernels.rounding import common_scale
 from musc_jax.mutual import Finish, Scorers, finish_sample, without_garbage
@@ -46,9 +47,34 @@ def score_stage(
     per_sample = (columns, tuple(queries), tuple(extra))
     if not references.everyone:
         return _by_panels(tokens, scales, valid, units, per_sample, references, machine, products, progress, options)
-    tables = _tables(tokens, tuple(valid), machine, products, progress)
+    calls = _Calls(progress)
+    tables = _tables(tokens, tuple(valid), machine, products, calls)
     rows = pair_rows(len(columns), tables[0].shape[1])
-    return run("mutual scoring", _finish_all, tables, scales, rows, units, per_sample, **options)
+    found = run("mutual scoring", _finish_all, tables, scales, rows, units, per_sample, **options)
+    calls.drain()
+    return found
+
+
+class _Calls:
+    """The calls of a stage: one is dispatched before the one before it is waited for and told of."""
+
+    def __init__(self, progress: Counter | None) -> None:
+        self._progress = progress
+        self._in_flight = InFlight(self._tell)
+
+    def add(self, result: jax.Array, done: int, total: int) -> None:
+        """Takes a result of the call after which so many parts are done."""
+        self._in_flight.add((result, done, total))
+
+    def _tell(self, call: tuple[jax.Array, int, int]) -> None:
+        result, done, total = call
+        result.block_until_ready()
+        if self._progress is not None:
+            self._progress(done, total)
+
+    def drain(self) -> None:
+        """Waits for all of them."""
+        self._in_flight.drain()
 
 
 def _prepare(stages: tuple, query_mask: tuple, reference_mask: tuple, *, half_type: str | None) -> tuple[tuple, tuple]:
@@ -70,7 +96,7 @@ def _tables(
     masks: tuple[np.ndarray | None, ...],
     machine: Machine,
     products: Products,
-    progress: Counter | None,
+    progress: _Calls,
 ) -> tuple[jax.Array, ...]:
     """Squared scores (2, pairs, M) of all pairs in both directions, and of some repeated ones at the end."""
     first, second = np.triu_indices(len(tokens[0]), k=1)
@@ -84,10 +110,9 @@ def _tables(
     for call in range(calls):
         some = index[call * size : (call + 1) * size]
         pairs = (first[some].astype(np.int32), second[some].astype(np.int32), np.int32(call * size))
-        tables = machine.programs.run("mutual scoring", _fill, tables, tokens, masks, *pairs, donate=(0,), **options)
-        if progress is not None:
-            jax.block_until_ready(tables)
-            progress(call + 1, calls)
+        run = machine.programs.run
+        tables, written = run("mutual scoring", _fill, tables, tokens, masks, *pairs, donate=(0,), **options)
+        progress.add(written, call + 1, calls)
     return tables
 
 
@@ -99,14 +124,15 @@ def _fill(
     second: jax.Array,
     start: jax.Array,
     **options: Any,
-) -> tuple[jax.Array, ...]:
-    """Writes the scores of some pairs to where they belong."""
+) -> tuple[tuple[jax.Array, ...], jax.Array]:
+    """(tables with the scores of some pairs where they belong, a number that is there when they are)."""
     zero = jnp.zeros_like(start)
     found = [
         squared_of_pairs(x, x, first, second, mask, mask, **options) for x, mask in zip(tokens, masks, strict=True)
     ]
     parts = zip(tables, found, strict=True)
-    return tuple(jax.lax.dynamic_update_slice(table, jnp.stack(both), (zero, start, zero)) for table, both in parts)
+    written = tuple(jax.lax.dynamic_update_slice(table, jnp.stack(both), (zero, start, zero)) for table, both in parts)
+    return written, written[0][0, 0, 0]
 
 
 def _finish_all(
@@ -146,7 +172,7 @@ def _by_panels(
     scorers = tuple(x[references.samples] for x in tokens)
     masks = tuple(None if mask is None else mask[references.samples] for mask in valid)
     how: dict[str, Any] = {"precision": products.precision, "implementation": products.implementation}
-    found = []
+    found, calls = [], _Calls(progress)
     for start in range(0, count, size):
         index = np.minimum(np.arange(start, start + size), count - 1)
         own, rest = jax.tree.map(lambda x: x[index], (tokens, per_sample))  # noqa: B023 - used at once
@@ -154,9 +180,8 @@ def _by_panels(
             "mutual scoring", _finish_panel, own, scorers, masks, scales, units, rest, **options, **how
         )
         found.append(panel)
-        if progress is not None:
-            jax.block_until_ready(panel)
-            progress(min(start + size, count), count)
+        calls.add(panel[0], min(start + size, count), count)
+    calls.drain()
     return tuple(jnp.concatenate(parts)[:count] for parts in zip(*found, strict=True))
 
 

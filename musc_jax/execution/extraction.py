@@ -98,15 +98,15 @@ def extract(
         store: Where features go; default they stay on the device.
         mesh: The devices over which samples are extracted and, without a store, features are spread; default one.
         whole: With several processes, how many samples all of them extract.
-        skipped: Takes the errors of samples that cannot be scored, which are left out; default the first one is raised,
-            and so it is with several processes.
+        skipped: Takes the errors of samples that cannot be scored, in order, which are left out; default the first one
+            that is found is raised, and so it is with several processes.
 
     Returns:
         The features, and the samples as read, without their point maps (the features hold those normalised).
 
     Raises:
         SampleError: A sample's size or modality is not what the config says, a cloud has fewer points than a group, or
-            features are not finite.
+            features are not finite; this shows when the next batch has been dispatched.
         ValueError: Fewer than 2 samples.
     """
     extraction = _Extraction(config, programs, store, mesh, skipped)
@@ -139,22 +139,25 @@ class _Extraction:
         self._points = PointExtractor(config.points, programs, store, own) if config.points else None
         self._mesh = None if store is not None else mesh
         self._size, self._skipped = config.size, skipped
-        self._seen: list[Sample] = []
+        self._left_out: list[tuple[int, SampleError]] = []
+        self._taken = 0
+        self._seen: list[tuple[int, Sample]] = []
         self._kept: list[int] = []
         self._judged = 0
 
     def add(self, sample: Sample) -> None:
         """Takes the next sample, or leaves it out."""
+        at, self._taken = self._taken, self._taken + 1
         try:
             self._expect_fit(sample)
             if self._points and sample.points is not None:
                 self._points.add(sample.name, sample.points)
         except SampleError as error:
-            self._leave_out(error)
+            self._leave_out(at, error)
             return
         if self._image:
             self._image.add(sample.image)
-        self._seen.append(dataclasses.replace(sample, points=None))
+        self._seen.append((at, dataclasses.replace(sample, points=None)))
         self._judge()
 
     def _expect_fit(self, sample: Sample) -> None:
@@ -165,13 +168,13 @@ class _Extraction:
             received = None if sample.points is None else sample.points.shape
             raise SampleError(sample.name, f"expected points ({size}, {size}, 3), received {received}")
 
-    def _leave_out(self, error: SampleError) -> None:
+    def _leave_out(self, at: int, error: SampleError) -> None:
         if jax.process_count() > 1:
             # The others have their shares by the number of samples that there were.
             raise SampleError(error.name, f"{error.problem}; several processes cannot leave it out, one can (skip_bad)")
         if self._skipped is None:
             raise SampleError(error.name, f"{error.problem}; skip_bad leaves it out")
-        self._skipped.append(error)
+        self._left_out.append((at, error))
 
     def _judge(self) -> None:
         """Looks at the samples that have gone through all backbones since the last time.
@@ -186,8 +189,8 @@ class _Extraction:
             if not broken:
                 self._kept.append(at)
                 continue
-            problem = f"features of its {' and '.join(broken)} are not finite"
-            self._leave_out(SampleError(self._seen[at].name, problem))
+            place, sample = self._seen[at]
+            self._leave_out(place, SampleError(sample.name, f"features of its {' and '.join(broken)} are not finite"))
         self._judged = ready
 
     def finish(self, whole: int | None) -> tuple[Features, list[Sample]]:
@@ -196,18 +199,21 @@ class _Extraction:
         for extractor in extractors:
             extractor.flush()
         self._judge()
+        errors = [error for _, error in sorted(self._left_out, key=lambda entry: entry[0])]
+        if self._skipped is not None:
+            self._skipped += errors
         count = whole if whole is not None and jax.process_count() > 1 else len(self._kept)
         if count < 2:
             needed = f"N = {count}: samples score each other, so at least 2 are needed"
-            if self._skipped:
-                raise SampleError(self._skipped[-1].name, f"{self._skipped[-1].problem}; without it {needed}")
+            if errors:
+                raise SampleError(errors[-1].name, f"{errors[-1].problem}; without it {needed}")
             raise ValueError(needed)
         kept = np.array(self._kept)
         image = self._image.finish(kept) if self._image else None
         features = Features(image, self._points.finish(kept) if self._points else None)
         if self._mesh is not None:
             features = _spread(features, count, self._mesh)
-        return features, [self._seen[i] for i in self._kept]
+        return features, [self._seen[i][1] for i in self._kept]
 
 
 def _spread(features: Features, count: int, mesh: Mesh) -> Features:

@@ -16,7 +16,7 @@ from musc_jax._arrays import Array, all_finite, join_stages
 from musc_jax.aggregation import snamd_grid
 from musc_jax.execution.devices import everywhere, over_devices
 from musc_jax.execution.feature_store import FeatureStore, StoredArray, StoreWriter
-from musc_jax.execution.programs import Programs
+from musc_jax.execution.programs import InFlight, Programs, copy_to_host_async
 from musc_jax.resolved import ImagePath
 from musc_jax.tokens import normalized_images
 from musc_jax.version1 import lnamd_grid
@@ -71,8 +71,19 @@ def _aggregate_images_v1(
     return stages, all_finite((*stages, embedding), samples=1)
 
 
+class _Batch(NamedTuple):
+    """What was dispatched for some images; padding may follow them."""
+
+    size: int
+    stages: tuple[jax.Array, ...]
+    finite: Bool[jax.Array, "B"]
+    embedding: jax.Array | None
+
+
 class ImageExtractor:
     """Collects images into batches of one shape; the last one is filled up by repeating.
+
+    A batch is dispatched before the one before it is waited for.
 
     Attributes:
         finite: Of each image that went through the backbone, whether all its features are finite.
@@ -90,20 +101,25 @@ class ImageExtractor:
         self._stages: list[list[jax.Array | np.ndarray]] = []
         self._embeddings: list[jax.Array | np.ndarray] = []
         self._batch = path.at_once * (1 if mesh is None else mesh.size)
+        self._in_flight = InFlight(self._keep)
 
     def add(self, image: UInt8[np.ndarray, "S S 3"]) -> None:
         """Takes the next image; runs the backbone when a batch is full."""
         self._waiting.append(image)
         if len(self._waiting) == self._batch:
-            self.flush()
+            self._dispatch()
+
+    def flush(self) -> None:
+        """Runs the images that wait, if there are any, and waits for all that were dispatched."""
+        if self._waiting:
+            self._dispatch()
+        self._in_flight.drain()
 
     def _on_all(self, function: Callable, *, shared: int = 0) -> Callable:
         return function if self._mesh is None else over_devices(function, self._mesh, shared=shared)
 
-    def flush(self) -> None:
-        """Runs the images that wait, if there are any."""
-        if not self._waiting:
-            return
+    def _dispatch(self) -> None:
+        """Runs the images that wait."""
         path, backbone, run = self._path, self._path.backbone, self._programs.run
         count = len(self._waiting)
         filled = self._waiting + self._waiting[-1:] * (self._batch - count)
@@ -123,7 +139,6 @@ class ImageExtractor:
         if path.version1:
             aggregate = self._on_all(_aggregate_images_v1)
             stages, finite = run("image aggregation", aggregate, tokens, embedding, **options)
-            self._embeddings.append(self._placed(embedding)[:count])
         else:
             stages, finite = run(
                 "image aggregation",
@@ -133,8 +148,19 @@ class ImageExtractor:
                 similarity_weighting=path.similarity_weighting,
                 **options,
             )
+        batch = _Batch(count, stages, finite, embedding)
+        copy_to_host_async(finite)
+        if self._mesh is not None or self._store is not None:
+            copy_to_host_async((stages, embedding))
+        self._in_flight.add(batch)
+
+    def _keep(self, batch: _Batch) -> None:
+        """Puts a batch's features where they stay."""
+        count, stages, finite, embedding = batch
         whole = np.asarray(finite)[:count]
         self.finite += whole.tolist()
+        if embedding is not None:
+            self._embeddings.append(self._placed(embedding)[:count])
         if self._store is None:
             self._stages.append([self._placed(stage)[:count] for stage in stages])
             return

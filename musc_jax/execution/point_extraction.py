@@ -15,7 +15,7 @@ from musc_jax.aggregation import snamd_points
 from musc_jax.data.sample import SampleError
 from musc_jax.execution.devices import everywhere, over_devices
 from musc_jax.execution.feature_store import FeatureStore, StoredArray, StoreWriter
-from musc_jax.execution.programs import Programs
+from musc_jax.execution.programs import InFlight, Programs, copy_to_host_async
 from musc_jax.grouping import iterative_point_grouping
 from musc_jax.resolved import PointPath
 from musc_jax.tokens import group_centers, normalize_points
@@ -72,6 +72,8 @@ def _aggregate_points(
 class PointExtractor:
     """Groups, encodes and aggregates a cloud at a time on each device; all are full grids with a mask: one program.
 
+    Clouds are dispatched before those before them are waited for.
+
     Attributes:
         finite: Of each cloud that went through the encoder, whether all its features are finite.
     """
@@ -88,6 +90,7 @@ class PointExtractor:
         self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
         self._stages: list[tuple[jax.Array, ...]] = []
         self._clouds: list[tuple] = []
+        self._in_flight = InFlight(self._settle)
 
     def add(self, name: str, point_map: Float[np.ndarray, "S S 3"]) -> None:
         """Takes the next cloud.
@@ -102,20 +105,34 @@ class PointExtractor:
             raise SampleError(name, f"{valid.sum()} points are fewer than the {group_size} of a group (group_size)")
         self._waiting.append((points, valid))
         if self._mesh is None or len(self._waiting) == self._mesh.size:
-            self.flush()
+            self._dispatch()
 
     def flush(self) -> None:
-        """Runs the waiting clouds, if there are any: one, or one on each device, filled up by repeating."""
-        if not self._waiting:
-            return
+        """Runs the clouds that wait, if there are any, and waits for all that were dispatched."""
+        if self._waiting:
+            self._dispatch()
+        self._in_flight.drain()
+
+    def _dispatch(self) -> None:
+        """Runs the waiting clouds: one, or one on each device, filled up by repeating."""
         waiting, self._waiting = self._waiting, []
         if self._mesh is None:
             ((points, valid),) = waiting
-            stages, finite, *groups = self._encode(points, valid)
-            self._keep(points, valid, stages, bool(finite), *groups)
+            encoded = self._encode(points, valid)
+            copy_to_host_async(encoded[:2] if self._store else encoded[1])
+        else:
+            filled = waiting + waiting[-1:] * (self._mesh.size - len(waiting))
+            encoded = self._encode(*(np.stack(column) for column in zip(*filled, strict=True)))
+            copy_to_host_async(encoded)
+        self._in_flight.add((waiting, encoded))
+
+    def _settle(self, dispatched: tuple[list[tuple[np.ndarray, np.ndarray]], tuple]) -> None:
+        """Takes in clouds and what was computed of them."""
+        waiting, encoded = dispatched
+        if self._mesh is None:
+            stages, finite, *groups = encoded
+            self._keep(*waiting[0], stages, bool(finite), *groups)
             return
-        filled = waiting + waiting[-1:] * (self._mesh.size - len(waiting))
-        encoded = self._encode(*(np.stack(column) for column in zip(*filled, strict=True)))
         # To the host: in scoring, other devices hold these samples.
         stages, finite, *groups = jax.tree.map(np.asarray, encoded)
         for i, cloud in enumerate(waiting):

@@ -75,6 +75,8 @@ def score_patches(
     total: tuple[jax.Array, ...] | None = None
     for stage in range(count):
         part = None if progress is None else partial(_report, progress, stage, count)
+        # One stage's scores of all pairs at a time: a plan has no room for two.
+        jax.block_until_ready(total)
         own = [modality.stages[stage] for modality in modalities]
         scores = schedule(own, finish, references, machine, extra=extra, products=products, progress=part)
         total = scores if total is None else tuple(a + b for a, b in zip(total, scores, strict=True))

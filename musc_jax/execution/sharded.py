@@ -23,6 +23,7 @@ from jaxtyping import Float, Int
 from musc_jax._arrays import Array, as_float, as_index, expect_shape, expect_variant, safe_sqrt, same_dtype
 from musc_jax.crossmodal import EnhanceAndAverage
 from musc_jax.execution.devices import AXIS, BY_SAMPLE, EVERYWHERE, everywhere, on_every_device, padded_count
+from musc_jax.execution.programs import copy_to_host_async
 from musc_jax.execution.schedule import Counter, Machine, Products, Stage, masks_of
 from musc_jax.kernels.rounding import common_scale, expect_precision
 from musc_jax.mutual import AverageInterval, Finish, Scorers, finish_sample, interval_count
@@ -231,9 +232,11 @@ def score_stage(
         mesh=mesh,
         products=products,
     )
+    copy_to_host_async(found)
+    placed = tuple(jnp.asarray(np.asarray(scores)) for scores in found)
     if progress is not None:
         progress(1, 1)
-    return tuple(jnp.asarray(np.asarray(scores)) for scores in found)
+    return placed
 
 
 def _score_stage(

@@ -3,6 +3,9 @@
 Where the scores of all pairs fit, blocks of samples meet, and each pair is multiplied once. Where not even these fit, a
 panel of samples is scored by all others, in one direction only: that costs twice as much. A fixed number of references
 costs the same for each sample.
+
+What is dispatched holds memory until it is done. So a product is dispatched when the one before the last is done, and
+a panel when the one before it is finished.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +19,7 @@ from jaxtyping import Float, Int
 from musc_jax._arrays import Array
 from musc_jax.execution.feature_store import StoredArray
 from musc_jax.execution.memory import Plan
-from musc_jax.execution.programs import Programs
+from musc_jax.execution.programs import InFlight, Programs, copy_to_host_async
 from musc_jax.execution.schedule import Counter, Machine, Products, Stage, masks_of
 from musc_jax.mutual import Finish, Scorers, finish_sample
 from musc_jax.pairs import block_scores, panel_scores
@@ -66,6 +69,9 @@ def score_stage(
         index = np.minimum(rows, count - 1)
         own = jax.tree.map(lambda x: x[index], per_sample)  # noqa: B023 - used at once
         found = run("mutual scoring", _finish_panel, tuple(scores), units, own, **options)
+        copy_to_host_async(found)
+        # Else this panel's scores would be there beside those of the next.
+        del scores
         for whole, part in zip(out, found, strict=True):
             whole[rows[0] : rows[-1] + 1] = np.asarray(part)[: count - rows[0]]
     return tuple(jnp.asarray(values) for values in out)
@@ -102,9 +108,10 @@ class _Stream:
 
     def _read(self, jobs: list[tuple[int, np.ndarray]]) -> Iterator[_Part]:
         """(modality, samples) after (modality, samples)."""
-        return map_ahead(self._part, jobs, workers=1, ahead=2)
+        # With the two in flight, four parts are there at a time, one of them in the making.
+        return map_ahead(self._part, jobs, workers=1, ahead=1)
 
-    def _run(self, function: Callable, *args: Any) -> jax.Array:
+    def _run(self, function: Callable, *args: Any) -> tuple[jax.Array, jax.Array]:
         return self._programs.run("mutual scoring", function, *args, donate=(0,), products=self._products)
 
     def panels(self, plan: Plan, scorers: np.ndarray, progress: Counter | None) -> Iterator[_Panel]:
@@ -119,6 +126,7 @@ class _Stream:
         arriving = self._read(
             [(m, index) for rows in panels for m in modalities for index in [rows, *([] if resident else chunks)]]
         )
+        products: InFlight[jax.Array] = InFlight(_wait)
         for rows in panels:
             scores = []
             for m in modalities:
@@ -126,8 +134,10 @@ class _Stream:
                 scored = jnp.zeros((panel, len(chunks) * chunk, queries.shape[1]), jnp.float32)
                 for start in starts:
                     others = resident[m] if resident else next(arriving)
-                    scored = self._run(_score_into, scored, queries, others, np.int32(0), np.int32(start))
+                    at = np.int32(0), np.int32(start)
+                    scored, written = self._run(_score_into, scored, queries, others, *at)
                     del others
+                    products.add(written)
                 scores.append(scored)
                 del queries, scored
             yield rows, scores
@@ -142,7 +152,15 @@ class _Stream:
         meetings = [(i, j) for i in range(len(rows)) for j in range(i, len(rows))]
         modalities = range(len(self._stages))
         arriving = self._read([(m, rows[j]) for m in modalities for _, j in meetings])
-        everyone, done = [], 0
+        total = len(meetings) * len(self._stages)
+
+        def tell(product: tuple[jax.Array, int]) -> None:
+            written, done = product
+            written.block_until_ready()
+            if progress is not None:
+                progress(self._count * done // total, self._count)
+
+        everyone, done, products = [], 0, InFlight(tell)
         for stage in self._stages:
             scored = jnp.zeros((len(rows) * size, len(rows) * size, stage.shape[1]), jnp.float32)
             for i, j in meetings:
@@ -150,17 +168,21 @@ class _Stream:
                 at = np.int32(starts[i]), np.int32(starts[j])
                 if i == j:
                     own = visitors
-                    scored = self._run(_score_into, scored, own[0], visitors, *at)
+                    scored, written = self._run(_score_into, scored, own[0], visitors, *at)
                 else:
-                    scored = self._run(_score_both_into, scored, own, visitors, *at)
+                    scored, written = self._run(_score_both_into, scored, own, visitors, *at)
                 del visitors
                 done += 1
-                if progress is not None:
-                    progress(self._count * done // (len(meetings) * len(self._stages)), self._count)
+                products.add((written, done))
             everyone.append(scored)
             del own, scored
+        products.drain()
         for start, index in zip(starts, rows, strict=True):
             yield index, [scored[start : start + size] for scored in everyone]
+
+
+def _wait(written: jax.Array) -> None:
+    written.block_until_ready()
 
 
 def _mean(stage: Stage, needed: np.ndarray | None) -> Float[jax.Array, "C"]:
@@ -184,11 +206,13 @@ def _score_into(
     column: Int[jax.Array, ""],
     *,
     products: Products,
-) -> Float[jax.Array, "A B M"]:
-    """Scores by a few more samples, written where they belong; nothing is there twice."""
+) -> tuple[Float[jax.Array, "A B M"], Float[jax.Array, ""]]:
+    """(scores with those by a few more samples where they belong, a number that is there when they are)."""
     tokens, valid = references
     found = panel_scores(queries, tokens, valid=valid, **products._asdict())
-    return jax.lax.dynamic_update_slice(scores, found, (row, column, jnp.zeros_like(row)))
+    # In place: nothing is there twice.
+    written = jax.lax.dynamic_update_slice(scores, found, (row, column, jnp.zeros_like(row)))
+    return written, written[0, 0, 0]
 
 
 def _score_both_into(
@@ -199,12 +223,13 @@ def _score_both_into(
     column: Int[jax.Array, ""],
     *,
     products: Products,
-) -> Float[jax.Array, "A A M"]:
+) -> tuple[Float[jax.Array, "A A M"], Float[jax.Array, ""]]:
     """The same in both directions."""
     (own, valid_first), (other, valid_second) = first, second
     there, back = block_scores(own, other, valid_first=valid_first, valid_second=valid_second, **products._asdict())
     scores = jax.lax.dynamic_update_slice(scores, there, (row, column, jnp.zeros_like(row)))
-    return jax.lax.dynamic_update_slice(scores, back, (column, row, jnp.zeros_like(row)))
+    written = jax.lax.dynamic_update_slice(scores, back, (column, row, jnp.zeros_like(row)))
+    return written, written[0, 0, 0]
 
 
 def _finish_panel(

@@ -22,7 +22,7 @@ RECORDED = frozenset({"dataset", "categories", "skip_bad", "backbone", "weights_
 # Where things are, and how it is computed; the numbers are the same.
 WITHOUT_EFFECT = frozenset({
     "data_dir", "weights_dir", "output_dir", "cache_dir", "save", "memory_gb", "coordinator", "num_processes",
-    "process_id",
+    "process_id", "profile",
 })  # fmt: skip
 _BACKBONES = ("image_backbone", "point_backbone")
 _ONLY_POINTS = ("grouping", "point_norm")

@@ -78,20 +78,22 @@ def metrics_csv(categories: Mapping[str, Metrics], mean: Metrics, deviation: Met
 
 
 def timings_table(timings: Mapping[str, Mapping[str, float]]) -> str:
-    """Seconds a sample by stage, compilation excluded.
+    """Seconds a sample of the whole, and by stage where these are known; compilation excluded.
 
     A column for each category; where these do not fit into 110 columns, the mean over the categories, the lowest and
     the highest.
 
     Args:
-        timings: Seconds per sample by stage, for each category.
+        timings: Seconds per sample by stage and of `all`, for each category; where `all` is missing, the stages' sum.
     """
-    stages = list(dict.fromkeys(stage for row in timings.values() for stage in row))
+    stages = list(dict.fromkeys(stage for row in timings.values() for stage in row if stage != "all"))
     heading = "seconds a sample, without compilation"
     first = max(len(heading), *(len(stage) + 2 for stage in stages), 0) + 1
-    columns = {name: [row.get(stage, 0.0) for stage in stages] for name, row in timings.items()}
-    # The sums first: the lowest total is that of one category, not the sum of the lowest stages.
-    columns = {name: [*column, sum(column)] for name, column in columns.items()}
+    # The wholes first: the lowest is that of one category, not the sum of the lowest stages.
+    columns = {
+        name: [*(row.get(stage, 0.0) for stage in stages), row.get("all", sum(row.values()))]
+        for name, row in timings.items()
+    }
     if first + sum(max(_WIDTH, len(name)) + 1 for name in columns) > _LINE:
         rows = list(zip(*columns.values(), strict=True))
         columns = {

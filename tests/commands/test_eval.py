@@ -86,6 +86,10 @@ def test_a_run_from_start_to_end(run, candies, modality):
     assert record["config"]["modality"] == modality
     assert (record["config"]["image_backbone"] is None) == (modality == "points")
     assert record["note"] is None
+    assert {name: set(seconds) for name, seconds in record["seconds_per_sample"].items()} == {
+        "Apple": {"all"},
+        "Berry": {"all"},
+    }
     assert (folder / "metrics.csv").read_text().splitlines()[-1].startswith("mean,")
     assert fingerprint(candies) == before
     assert not [p for p in folder.rglob("*") if "partial" in p.name]
@@ -112,9 +116,19 @@ def test_an_ablation_changes_the_numbers(run, tmp_path):
     assert read_scores(first / "Apple") != read_scores(other / "Apple")
 
 
+def test_stages_are_timed_on_request(run):
+    code, out, _, folder = run("--modality=rgb", "--profile", "--categories=Apple")
+    assert code == 0
+    seconds = json.loads((folder / "run.json").read_text())["seconds_per_sample"]["Apple"]
+    stages = {"image backbone", "image aggregation", "loading", "mutual scoring", "maps", "re-scoring", "metrics"}
+    assert set(seconds) == stages | {"all"}
+    assert sum(seconds[name] for name in stages) < seconds["all"]
+    assert stages < {line[2:].split("  ")[0] for line in out.splitlines()}
+
+
 def test_two_categories_take_one_set_of_programs(run, monkeypatch):
     made = []
-    monkeypatch.setattr(command, "Programs", lambda: made.append(Programs()) or made[-1])
+    monkeypatch.setattr(command, "Programs", lambda **options: made.append(Programs(**options)) or made[-1])
     code, _, err, _ = run()
     assert code == 0, err
     # As many as the pipeline takes for one, see test_pipeline.

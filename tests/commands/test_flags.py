@@ -52,6 +52,7 @@ BAD = {
     "seed": ["-1", "4294967296", "0.5"],
     "memory_gb": ["0", "-1", "nan", "inf", "much"],
     "save": ["videos", "maps,videos"],
+    "profile": ["maybe"],
     "coordinator": ["host", "host:1 --num_processes=2"],
     "num_processes": ["2", "0 --coordinator=host:1 --process_id=0"],
     "process_id": ["0", "2 --coordinator=host:1 --num_processes=2"],

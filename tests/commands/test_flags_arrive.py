@@ -13,6 +13,7 @@ import weights
 from launch import eval as command
 from launch import flags as options
 from musc_jax import pipeline
+from musc_jax.execution.programs import Programs
 from musc_jax.models import Backbone, PointTransformer, VisionTransformer
 
 
@@ -78,6 +79,8 @@ class Parts:
 
     def run_category(self, *args, **options):
         self.note("run", _run_category, args, options)
+        programs = next(value for value in args if isinstance(value, Programs))
+        self.entries["run.profile"] = programs.profile
         return _run_category(*args, **options)
 
     def score_divisions(self, samples, config, divide, programs, *, plan, skip_bad, **_):
@@ -192,6 +195,7 @@ TABLE = {
         | {f"{part}.cache_dir": Path("x/weights") for part in ("image", "points")},
     ),
     "save=maps": ((), {"results.save": ("maps",)}),
+    "profile": ((), {"run.profile": True}),
 }
 
 

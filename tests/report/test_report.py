@@ -46,6 +46,11 @@ def test_timings_add_up():
     assert text.splitlines()[-1].split() == ["all", "0.750", "1.000"]
 
 
+def test_the_whole_is_measured_and_need_not_be_known_by_stage():
+    text = report.timings_table({"A": {"maps": 0.25, "all": 0.75}, "B": {"all": 1.0}})
+    assert [line.split() for line in text.splitlines()[1:]] == [["maps", "0.250", "0.000"], ["all", "0.750", "1.000"]]
+
+
 def test_timings_of_many_categories_fit():
     timings = {name: {"maps": float(i), "loading": 10.0 - i} for i, name in enumerate(CATEGORIES["eyecandies"])}
     lines = report.timings_table(timings).splitlines()
