@@ -35,6 +35,7 @@ class _Read:
     image: UInt8[np.ndarray, "h w 3"] | None = None
     points: np.ndarray | None = None
     mask: UInt8[np.ndarray, "h w"] | None = None
+    full_size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class FolderSample:
                     report(fault)
             for text in said[:1]:
                 remark("remarks", path, f"the file's library remarks: {text}")
-        return _Read(image, points, mask)
+        return _Read(image, points, mask, size)
 
     def _shown(self, content: Content, picture: Picture) -> UInt8[np.ndarray, "h w 3"]:
         try:
@@ -203,4 +204,6 @@ class FolderSample:
             gt_mask=mask,
             gt_label=label,
             image_path=self.image or self.points,  # type: ignore[arg-type]
+            full_size=found.full_size,
+            fit=fit,
         )

@@ -111,4 +111,5 @@ class Picture:
             gt_mask=mask,
             gt_label=label,
             image_path=self.image,
+            full_size=(image.shape[0], image.shape[1]),
         )

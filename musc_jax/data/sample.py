@@ -39,6 +39,8 @@ class Sample:
         gt_label: 1 defective, 0 good, by the full-size mask (a defect too small to survive the
             resizing still counts). None where unknown.
         image_path: the file that the image came from.
+        full_size: (height, width) of that file's picture as it is shown; None where there is no grid of pixels.
+        fit: how the picture was made square, one of `musc_jax.data.formats.resizing.FITS`.
     """
 
     name: str
@@ -47,3 +49,5 @@ class Sample:
     gt_mask: Bool[np.ndarray, "size size"] | None
     gt_label: int | None
     image_path: Path
+    full_size: tuple[int, int] | None = None
+    fit: str = "squash"

@@ -133,6 +133,7 @@ class Scan:
             gt_mask=resize_mask(mask, size=size),
             gt_label=mask_label(mask),
             image_path=self._path("image_0.png"),
+            full_size=(image.shape[0], image.shape[1]),
         )
 
     def _points(self, seen: Mapping[str, _Seen]) -> Float[np.ndarray, "h w 3"] | None:

@@ -246,6 +246,8 @@ class Scan3d:
             gt_mask=np.zeros((size, size), bool) if mask is None else resize_mask(pad_to_square(mask, side), size=size),
             gt_label=self.label,
             image_path=self.image,
+            full_size=(image.shape[0], image.shape[1]),
+            fit="pad",
         )
 
     def _cleaned(self, scan: Float[np.ndarray, "h w 3"], digest: str) -> CleanedScan:

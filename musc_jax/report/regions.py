@@ -1,0 +1,96 @@
+"""Hot regions of an anomaly map in pixels of the original picture: boxes, areas, peaks.
+
+Maps have the working size, in which pictures are squashed, padded or cropped to a square (`--fit`); here they are put
+back onto the picture as it is shown. SciPy labels the regions. None of this is in the paper.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+from PIL import Image
+from scipy import ndimage
+
+from musc_jax.data.formats.resizing import FITS
+
+# Also over corners: what touches is one defect.
+_TOUCHING = np.ones((3, 3), int)
+
+
+class Region(NamedTuple):
+    """Pixels above a threshold that touch each other.
+
+    Attributes:
+        box: (left, top, right, bottom) in pixels; right and bottom are the first ones outside.
+        area: how many pixels.
+        peak: the highest value.
+        mean: of the values.
+        centroid: (x, y), the mean position of its pixels; (0, 0) is the middle of the upper left one.
+    """
+
+    box: tuple[int, int, int, int]
+    area: int
+    peak: float
+    mean: float
+    centroid: tuple[float, float]
+
+
+def enlarge_map(
+    anomaly_map: Float[np.ndarray, "size size"], *, full_size: tuple[int, int], fit: str = "squash"
+) -> Float[np.ndarray, "height width"]:
+    """Put a map onto its picture, by Pillow's bilinear filter.
+
+    Args:
+        anomaly_map: at the working size.
+        full_size: (height, width) of the picture as it is shown.
+        fit: how the picture was made square, one of `musc_jax.data.formats.resizing.FITS`.
+
+    Returns:
+        Values between those of the map. Cropped away parts, of which nothing is known, have its lowest value.
+
+    Raises:
+        ValueError: no such `fit`, or a size without pixels.
+    """
+    height, width = full_size
+    if fit not in FITS:
+        raise ValueError(f"fit: expected one of {', '.join(FITS)}, received {fit!r}")
+    if height < 1 or width < 1:
+        raise ValueError(f"full_size: expected at least 1 x 1, received {full_size}")
+    picture = Image.fromarray(np.asarray(anomaly_map, np.float32))
+    if fit == "squash" or height == width:
+        return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
+    if fit == "pad":
+        side = max(height, width)
+        top, left = (side - height) // 2, (side - width) // 2
+        # By `box` without a square of the longer side, which of a panorama would be many times as large.
+        scale = picture.width / side
+        part = (left * scale, top * scale, (left + width) * scale, (top + height) * scale)
+        return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, box=part))
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    whole = np.full((height, width), np.float32(np.min(anomaly_map)))
+    whole[top : top + side, left : left + side] = picture.resize((side, side), Image.Resampling.BILINEAR)
+    return whole
+
+
+def find_regions(
+    anomaly_map: Float[np.ndarray, "height width"], threshold: float, *, least_area: int = 1
+) -> list[Region]:
+    """The regions of a map above a threshold, the one with the highest peak first.
+
+    Args:
+        anomaly_map: at any size.
+        threshold: pixels above it are hot.
+        least_area: leave out regions of fewer pixels.
+    """
+    labels, count = ndimage.label(anomaly_map > threshold, structure=_TOUCHING)
+    regions = []
+    for number, place in enumerate(ndimage.find_objects(labels, count), start=1):
+        own: Bool[np.ndarray, "h w"] = labels[place] == number
+        values, (rows, columns) = anomaly_map[place][own].astype(np.float64), np.nonzero(own)
+        top, left = place[0].start, place[1].start
+        if len(values) >= least_area:
+            box = (left, top, place[1].stop, place[0].stop)
+            centroid = (left + float(columns.mean()), top + float(rows.mean()))
+            regions.append(Region(box, len(values), float(values.max()), float(values.mean()), centroid))
+    return sorted(regions, key=lambda region: (-region.peak, region.box))
