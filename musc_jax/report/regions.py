@@ -69,7 +69,7 @@ def enlarge_map(
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     whole = np.full((height, width), np.float32(np.min(anomaly_map)))
-    whole[top : top + side, left : left + side] = picture.resize((side, side), Image.Resampling.BILINEAR)
+    whole[top : top + side, left : left + side] = np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR))
     return whole
 
 
