@@ -290,7 +290,7 @@ def _shared(remarks: Sequence[Remark], account: Account) -> Iterator[str]:
             if not others:
                 yield f"{first}: {text}"
                 continue
-            named = ", ".join(path.name for path in others[:_NAMED])
+            named = ", ".join("/".join(path.parts[-2:]) for path in others[:_NAMED])
             more = f" and {len(others) - _NAMED} others" if len(others) > _NAMED else ""
             yield f"{first}: {text}; the same of {named}{more}"
 

@@ -34,7 +34,7 @@ class _Read:
 
     image: UInt8[np.ndarray, "h w 3"] | None = None
     points: np.ndarray | None = None
-    mask: UInt8[np.ndarray, "h w"] | None = None
+    mask: UInt8[np.ndarray, "h2 w2"] | None = None
     full_size: tuple[int, int] | None = None
 
 
