@@ -1,0 +1,168 @@
+"""What a batch's scores and maps say about each of its samples: ranks, decisions, hot regions; a result to look at."""
+
+import html
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from musc_jax import decisions
+from musc_jax.decisions import DEFAULT_RULE, Decision
+from musc_jax.pipeline import Results
+from musc_jax.report.regions import Region, enlarge_map, find_regions
+
+# A region of fewer pixels of a map is a rounding of its threshold.
+_LEAST_AREA = 4
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One sample of a batch.
+
+    Attributes:
+        name: the sample's.
+        path: its file.
+        pred_score, max_score: see `musc_jax.pipeline.Results`.
+        percentile: 0 to 100, the share of the others with lower scores; equal ones count half.
+        rank: 1 for the highest score; equal ones share the lower number.
+        pred_label: whether it is called defective.
+        gt_label: 1 defective, 0 good; None where unknown.
+    """
+
+    name: str
+    path: Path
+    pred_score: float
+    max_score: float
+    percentile: float
+    rank: int
+    pred_label: bool
+    gt_label: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """A batch that was scored, with what was decided about it; iterates over its samples in their order.
+
+    Attributes:
+        results: scores and maps.
+        decisions: what each rule makes of the scores; the first is the one that decides.
+        pixel_threshold: map pixels above it are hot, in all samples; see `musc_jax.decisions.pixel_threshold`.
+        samples: one for each sample.
+    """
+
+    results: Results
+    decisions: tuple[Decision, ...]
+    pixel_threshold: float
+    samples: tuple[Prediction, ...]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return iter(self.samples)
+
+    @property
+    def decision(self) -> Decision:
+        """The one that decides."""
+        return self.decisions[0]
+
+    @property
+    def pred_labels(self) -> Bool[np.ndarray, "N"]:
+        """Which samples are called defective."""
+        return np.array([sample.pred_label for sample in self.samples], bool)
+
+    def worst_first(self) -> list[Prediction]:
+        """The samples by their scores, the highest first."""
+        return sorted(self.samples, key=lambda sample: sample.rank)
+
+    def full_map(self, index: int) -> Float[np.ndarray, "height width"]:
+        """A sample's map on its picture as it is shown; at the working size where the sample has no pixels."""
+        sample, anomaly_map = self.results.samples[index], self.results.anomaly_maps[index]
+        size = sample.full_size or (anomaly_map.shape[0], anomaly_map.shape[1])
+        return enlarge_map(anomaly_map, full_size=size, fit=sample.fit)
+
+    def regions(self, index: int, *, full_map: Float[np.ndarray, "height width"] | None = None) -> list[Region]:
+        """A sample's hot regions in pixels of its picture, the hottest first.
+
+        Regions smaller than four pixels of the working size are left out.
+
+        Args:
+            index: of the sample.
+            full_map: what `full_map` gives, where it is at hand.
+        """
+        whole = self.full_map(index) if full_map is None else full_map
+        scale = whole.size / self.results.anomaly_maps[index].size
+        return find_regions(whole, self.pixel_threshold, least_area=max(1, round(_LEAST_AREA * scale)))
+
+    def __repr__(self) -> str:
+        decision = self.decision
+        return f"<{len(self)} samples, {decision.num_defective} called defective by {decision.rule}>"
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks: the decisions, and the samples with the highest scores."""
+        rules = "".join(
+            f"<tr><td>{html.escape(d.rule)}</td><td>{_shown(d.threshold)}</td><td>{d.num_defective}</td>"
+            f"<td>{html.escape(d.assumes)}</td></tr>"
+            for d in self.decisions
+        )
+        rows = "".join(
+            f"<tr><td>{sample.rank}</td><td>{html.escape(sample.name)}</td><td>{sample.pred_score:.4g}</td>"
+            f"<td>{'defective' if sample.pred_label else 'good'}</td></tr>"
+            for sample in self.worst_first()[:_SHOWN]
+        )
+        return (
+            f"<p>{html.escape(repr(self)[1:-1])}</p>"
+            "<table><thead><tr><th>rule</th><th>threshold</th><th>defective</th><th>assumes</th></tr></thead>"
+            f"<tbody>{rules}</tbody></table>"
+            "<table><thead><tr><th>rank</th><th>sample</th><th>pred_score</th><th>called</th></tr></thead>"
+            f"<tbody>{rows}</tbody></table>"
+        )
+
+
+def predict(results: Results, *, threshold: str = DEFAULT_RULE, pixel_threshold: float | None = None) -> Predictions:
+    """Decide about a batch that was scored.
+
+    Args:
+        results: what `musc_jax.pipeline.score` gave.
+        threshold: the rule that decides, see `musc_jax.decisions.decide`.
+        pixel_threshold: of the maps; default one for the batch, see `musc_jax.decisions.pixel_threshold`.
+
+    Raises:
+        ValueError: no such rule, or scores that are not finite.
+    """
+    scores = np.asarray(results.pred_scores, np.float64)
+    found = tuple(decisions.side_by_side(scores, threshold))
+    defective = found[0].labels(scores)
+    if pixel_threshold is None:
+        pixel_threshold = decisions.pixel_threshold(np.asarray(results.max_scores, np.float64), defective)
+    ranks, percentiles = _places(scores)
+    samples = tuple(
+        Prediction(
+            name=sample.name,
+            path=sample.image_path,
+            pred_score=float(scores[i]),
+            max_score=float(results.max_scores[i]),
+            percentile=float(percentiles[i]),
+            rank=int(ranks[i]),
+            pred_label=bool(defective[i]),
+            gt_label=sample.gt_label,
+        )
+        for i, sample in enumerate(results.samples)
+    )
+    return Predictions(results, found, float(pixel_threshold), samples)
+
+
+def _places(scores: Float[np.ndarray, "N"]) -> tuple[Int[np.ndarray, "N"], Float[np.ndarray, "N"]]:
+    """Rank and percentile of each score."""
+    ranked = np.sort(scores)
+    below, above = np.searchsorted(ranked, scores, "left"), len(scores) - np.searchsorted(ranked, scores, "right")
+    others = max(len(scores) - 1, 1)
+    equal = len(scores) - 1 - below - above
+    return above + 1, 100 * (below + equal / 2) / others
+
+
+def _shown(threshold: float | None) -> str:
+    return "no clear defects" if threshold is None else f"{threshold:.4g}"
