@@ -13,7 +13,6 @@ import weights
 from launch import eval as command
 from launch import flags as options
 from musc_jax import pipeline
-from musc_jax.execution.programs import Programs
 from musc_jax.models import Backbone, PointTransformer, VisionTransformer
 
 
@@ -79,17 +78,16 @@ class Parts:
 
     def run_category(self, *args, **options):
         self.note("run", _run_category, args, options)
-        programs = next(value for value in args if isinstance(value, Programs))
-        self.entries["run.profile"] = programs.profile
+        self.entries["run.profile"] = options["programs"].profile
         return _run_category(*args, **options)
 
     def score_divisions(self, samples, config, divide, programs, *, plan, skip_bad, **_):
-        self.entries |= _flat("config", config.config) | {"run.planned": plan.budget, "run.skip_bad": skip_bad}
+        self.entries |= _flat("config", config.config) | {"scored.budget": plan.budget, "scored.skip_bad": skip_bad}
         raise Stop
 
 
 _load, _open_dataset = weights.load, command.open_dataset
-_ResultsFolder, _run_category = command.ResultsFolder, command._run_category
+_ResultsFolder, _run_category = command.ResultsFolder, command.run_category
 # Objects of no interest, and what only carries progress and reports.
 _LEFT_OUT = ("config.image_backbone", "config.point_backbone", "run.config", "run.dataset", "run.programs", "run.bar",
              "image.report", "image.progress", "points.report", "points.progress", "data.progress")  # fmt: skip
@@ -104,7 +102,7 @@ def arrive(monkeypatch):
         monkeypatch.setattr("weights.load", parts.load_weights)
         monkeypatch.setattr(command, "open_dataset", parts.open_dataset)
         monkeypatch.setattr(command, "ResultsFolder", parts.results_folder)
-        monkeypatch.setattr(command, "_run_category", parts.run_category)
+        monkeypatch.setattr(command, "run_category", parts.run_category)
         monkeypatch.setattr(pipeline, "score_divisions", parts.score_divisions)
         monkeypatch.setattr(command, "keep_programs", lambda folder: parts.entries.update({"programs.folder": folder}))
         monkeypatch.setattr(options, "usable_memory", lambda: 7_000_000_000)
@@ -128,7 +126,7 @@ TABLE = {
     "data_dir=parts": ((), {"data.data_dir": "parts", "results.data_folders": (Path("parts"),)}),
     "categories=a,b": ((), {"data.categories": ["a", "b"]}),
     "limit=4": ((), {"data.limit": 4}),
-    "skip_bad": ((), {"data.skip_bad": True, "run.skip_bad": True}),
+    "skip_bad": ((), {"data.skip_bad": True, "run.skip_bad": True, "scored.skip_bad": True}),
     "modality=points": (
         (),
         {"config.modality": "points", "data.modality": "points", "data.working": (224, 1), "image": None},
@@ -187,7 +185,7 @@ TABLE = {
         {"image.seed": 6, "points.seed": 6, "data.seed": 6, "config.scoring.seed": 6},
     ),
     # Where to
-    "memory_gb=2": ((), {"run.budget": 2_000_000_000, "run.planned": 2_000_000_000}),
+    "memory_gb=2": ((), {"run.budget": 2_000_000_000, "scored.budget": 2_000_000_000}),
     "output_dir=x": ((), {"results.output_dir": Path("x")}),
     "cache_dir=x": (
         (),

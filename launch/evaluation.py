@@ -1,0 +1,155 @@
+"""Scores one category: samples divided for each seed, memory planned, features on disk where they have to be."""
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from launch import distributed
+from launch import flags as options
+from launch.command import say
+from launch.output import OutputError
+from musc_jax import metrics as measure
+from musc_jax import pipeline
+from musc_jax.config import ConfigError
+from musc_jax.data import DataError, Dataset, Sample, SampleError
+from musc_jax.execution.extraction import Progress
+from musc_jax.execution.feature_store import FeatureStore, StoreError
+from musc_jax.execution.memory import Plan, return_freed_memory
+from musc_jax.execution.programs import Programs
+from musc_jax.execution.scoring import plan_for
+from musc_jax.resolved import Resolved
+from musc_jax.storage import atomic
+from musc_jax.subsets import divide, thin_out
+
+
+def _metrics(results: pipeline.Results) -> dict[str, float | None]:
+    """All metrics of a category; None where labels or masks are missing."""
+    labels = [sample.gt_label for sample in results.samples]
+    masks = [sample.gt_mask for sample in results.samples if sample.gt_mask is not None]
+    image = measure.image_metrics(None if None in labels else np.array(labels, np.int64), results.pred_scores)
+    pixel = measure.pixel_metrics(np.stack(masks) if len(masks) == len(results.samples) else None, results.anomaly_maps)
+    return {f"image_{k}": v for k, v in image.items()} | {f"pixel_{k}": v for k, v in pixel.items()}
+
+
+class Scored(NamedTuple):
+    """A category's outcome; with several seeds its results are the first one's."""
+
+    results: pipeline.Results
+    metrics: dict[str, dict[str, float | None]]
+    """By seed."""
+    seconds: dict[str, float]
+    """Without compilation: of `all`, and with --profile by stage."""
+
+
+def _parts(samples: Sequence[Sample], division: options.Division, seed: int, category: str) -> list[np.ndarray]:
+    """The samples that score each other under a seed."""
+    chosen = np.arange(len(samples))
+    if division.normal_ratio != 1:
+        unknown = [sample.name for sample in samples if sample.gt_label is None]
+        if unknown:
+            raise ConfigError(f"--normal_ratio: {category}: {unknown[0]} has no label, so nobody knows who is good")
+        chosen = thin_out([int(sample.gt_label or 0) for sample in samples], division.normal_ratio, seed=seed)
+        if len(chosen) < 2:
+            raise ConfigError(
+                f"--normal_ratio: {category}: leaves {len(chosen)} of {len(samples)} samples, but at least 2 are needed"
+            )
+    parts = divide(len(chosen), subsets=division.subsets, batch_size=division.batch_size, seed=seed)
+    return [chosen[part] for part in parts]
+
+
+@contextlib.contextmanager
+def feature_store(cache_dir: Path, plan: Plan) -> Iterator[FeatureStore | None]:
+    """A folder for features that do not fit into memory; removed again, and what killed runs left of theirs."""
+    if not plan.on_disk:
+        yield None
+        return
+    folder = cache_dir / "features"
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            atomic.sweep(folder)
+            path = stack.enter_context(atomic.temporary(folder / "category"))
+            path.mkdir()
+            store = FeatureStore(path)
+            available = store.free()
+        except OSError as error:
+            raise _unusable_store(error, folder) from None
+        if available < plan.disk_bytes:
+            needed, free = (f"{size / 1e9:.1f} GB" for size in (plan.disk_bytes, available))
+            raise OutputError(
+                f"{folder}: features need {needed}, {free} are free; pass another --cache_dir, or raise --memory_gb"
+            )
+        try:
+            with store:
+                yield store
+        except StoreError as error:  # of other files others speak
+            raise _unusable_store(error, folder) from None
+
+
+def _unusable_store(error: OSError, folder: Path) -> OutputError:
+    return OutputError(f"{error.filename or folder}: {error.strerror or error}; pass another --cache_dir")
+
+
+def run_category(
+    config: Resolved,
+    dataset: Dataset,
+    category: str,
+    division: options.Division,
+    *,
+    budget: int,
+    cache_dir: Path,
+    skip_bad: bool,
+    programs: Programs,
+    bar: Progress,
+) -> Scored:
+    """Scores one category, with every seed from the same features."""
+    programs.seconds.clear()
+    started, compiled = time.perf_counter(), programs.compile_seconds
+    total, mesh = len(dataset.names(category)), pipeline.usual_mesh()
+    own = range(total) if mesh is None else pipeline.own_share(total, mesh)
+    plan = plan_for(config, total, budget, mesh)
+    return_freed_memory(scarce=plan.scarce)
+    say(f"{category}: {plan.describe()}")
+    samples = dataset.samples(category, size=config.size, only=own)
+    label = [""]
+
+    def divided(seen: Sequence[Sample]) -> Iterator[list[np.ndarray]]:
+        for seed in division.seeds:
+            label[0] = f"seed {seed}: " if len(division.seeds) > 1 else ""
+            yield _parts(seen, division, seed, category)
+
+    def counted(stage: str, done: int, count: int | None) -> None:
+        bar(stage if stage == "features" else f"{label[0]}{stage}", done, count)
+
+    def measured(results: pipeline.Results) -> dict[str, float | None]:
+        with programs.timed("metrics"):
+            return _metrics(results) if distributed.is_first() else {}
+
+    try:
+        with feature_store(cache_dir, plan) as store:
+            divisions = pipeline.score_divisions(
+                samples,
+                config,
+                divided,
+                programs,
+                total=total,
+                plan=plan,
+                store=store,
+                mesh=mesh,
+                skip_bad=skip_bad,
+                progress=counted,
+            )
+            repetitions = zip(division.seeds, divisions, strict=True)
+            seed, first = next(repetitions)
+            for error in first.skipped:
+                say(f"left out of {category}: {error}")
+            values = {str(seed): measured(first)}
+            values |= {str(seed): measured(results) for seed, results in repetitions}
+    except SampleError as error:
+        raise DataError(f"{category}: {error}") from None
+    whole = time.perf_counter() - started - (programs.compile_seconds - compiled)
+    return Scored(first, values, {**programs.seconds, "all": whole})
