@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
+from jaxtyping import UInt8
+
 from musc_jax.data.account import Account
 from musc_jax.data.sample import DataError, Sample
 from musc_jax.storage.paths import UnsafeNameError, below
@@ -29,11 +32,14 @@ class Entry:
         name: unique in its category.
         digest: over the bytes of its files and whatever else decides what `read` gives.
         read: loads the sample at a working size; raises `DataError` if a file has changed since.
+        picture: loads its picture as it is shown, with at most so many pixels; raises as `read` does. None where it is
+            only known at the working size.
     """
 
     name: str
     digest: str
     read: Callable[[int], Sample]
+    picture: Callable[[int], UInt8[np.ndarray, "h w 3"]] | None = None
 
 
 class Remark(NamedTuple):
@@ -186,6 +192,23 @@ class Dataset:
             DataError: a file has changed or vanished since the dataset was opened.
         """
         return self._of(category)[index].read(size)
+
+    def picture(self, category: str, index: int, *, max_pixels: int) -> UInt8[np.ndarray, "h w 3"] | None:
+        """Load a sample's picture as it is shown, not made square.
+
+        Args:
+            category: one of `categories`.
+            index: position in `names(category)`.
+            max_pixels: a picture of more is scaled down.
+
+        Returns:
+            RGB; None where the sample has no picture of its own or its dataset's reader does not tell.
+
+        Raises:
+            DataError: a file has changed or vanished since the dataset was opened.
+        """
+        load = self._of(category)[index].picture
+        return None if load is None else load(max_pixels)
 
     def samples(
         self, category: str, *, size: int, only: range | None = None, workers: int = 2, ahead: int = 8

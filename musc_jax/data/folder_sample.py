@@ -16,7 +16,14 @@ from musc_jax.data.formats.files import Content, FileFault
 from musc_jax.data.formats.own_masks import keys_of
 from musc_jax.data.formats.own_pictures import Picture, turned
 from musc_jax.data.formats.remarks import overheard
-from musc_jax.data.formats.resizing import PADDING, make_square, resize_defect, resize_image, resize_points
+from musc_jax.data.formats.resizing import (
+    PADDING,
+    make_square,
+    resize_defect,
+    resize_image,
+    resize_points,
+    shrink_image,
+)
 from musc_jax.data.formats.scan_geometry import depth_picture, project
 from musc_jax.data.image_sample import Seen, again
 from musc_jax.data.mask_remarks import label_of, mask_remarks
@@ -92,7 +99,19 @@ class FolderSample:
         rule = settings(self.scans) if self.points is not None else []
         decisive = [self.label, sorted((k, v.digest) for k, v in seen.items()), *rule, asdict(self.pictures)]
         digest = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
-        return Checked(Entry(self.name, digest, partial(self._load, seen)), (), tuple(warnings), tuple(remarks))
+        picture = partial(self._picture, seen["image"]) if "image" in seen else None
+        entry = Entry(self.name, digest, partial(self._load, seen), picture)
+        return Checked(entry, (), tuple(warnings), tuple(remarks))
+
+    def _picture(self, seen: Seen, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:
+        """The picture as it is shown, scaled down to at most so many pixels."""
+        try:
+            content = again(seen)
+            with overheard():
+                shown = self._shown(content, own_pictures.decode(content, max_pixels=self.pictures.max_pixels))
+        except FileFault as fault:
+            raise DataError(fault.of_own_file) from None
+        return shrink_image(shown, max_pixels=max_pixels)
 
     def _read(
         self,

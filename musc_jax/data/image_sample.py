@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import UInt8
 
 from musc_jax.data.dataset import Checked, Entry, SampleFiles
 from musc_jax.data.formats import files
 from musc_jax.data.formats.files import Content, FileFault
 from musc_jax.data.formats.pictures import decode_any_mask, decode_picture, mask_remark
-from musc_jax.data.formats.resizing import mask_label, resize_image, resize_mask
+from musc_jax.data.formats.resizing import mask_label, resize_image, resize_mask, shrink_image
 from musc_jax.data.sample import DataError, Sample
 
 
@@ -81,7 +82,14 @@ class Picture:
             return Checked(None, tuple(faults), tuple(warnings))
         settings = [self.label, self.nonzero, [entry.digest for entry in seen]]
         digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
-        return Checked(Entry(self.name, digest, partial(self._load, tuple(seen))), (), tuple(warnings))
+        entry = Entry(self.name, digest, partial(self._load, tuple(seen)), partial(self._picture, seen[0]))
+        return Checked(entry, (), tuple(warnings))
+
+    def _picture(self, seen: Seen, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:
+        try:
+            return shrink_image(decode_picture(again(seen)), max_pixels=max_pixels)
+        except FileFault as fault:
+            raise DataError(str(fault)) from None
 
     def list_files(self) -> SampleFiles:
         """The picture and, of a defective sample, its mask."""

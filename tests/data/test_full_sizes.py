@@ -6,7 +6,7 @@ from dataset_trees import save
 from eyecandies_tree import write_category
 from PIL import Image
 
-from musc_jax.data import FolderLayout, open_dataset
+from musc_jax.data import DataError, FolderLayout, open_dataset
 
 
 def samples(name, root, tmp_path, modality="rgb", **options):
@@ -54,3 +54,23 @@ def test_of_published_pictures(tmp_path):
         save(tmp_path / "ad" / "cap" / "test" / kind / f"{stem}.png", np.zeros((12, 18, 3), np.uint8))
     save(tmp_path / "ad" / "cap" / "ground_truth" / "bent" / "1_mask.png", np.eye(12, 18, dtype=np.uint8) * 255)
     assert [sample.full_size for sample in samples("mvtec_ad", tmp_path / "ad", tmp_path)] == [(12, 18)] * 2
+
+
+def test_pictures_to_draw_on_are_as_they_are_shown(tmp_path):
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    pixels[:, :10] = (255, 0, 0)
+    root = tmp_path / "parts"
+    root.mkdir()
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(pixels).save(root / "0.png")
+    Image.fromarray(pixels).save(root / "1.png", exif=turned)
+    dataset = open_dataset("folder", data_dir=root, cache_dir=tmp_path / "cache", modality="rgb")
+    np.testing.assert_array_equal(dataset.picture("parts", 0, max_pixels=600), pixels)
+    np.testing.assert_array_equal(dataset.picture("parts", 1, max_pixels=600), np.rot90(pixels, -1))
+    small = dataset.picture("parts", 1, max_pixels=150)
+    assert small.shape == (15, 10, 3)
+    assert small[2, 5, 0] > 200 > 50 > small[12, 5, 0]
+    (root / "0.png").unlink()
+    with pytest.raises(DataError, match=r"0\.png: is missing"):
+        dataset.picture("parts", 0, max_pixels=600)

@@ -17,6 +17,17 @@ def resize_image(image: UInt8[np.ndarray, "h w 3"], *, size: int) -> UInt8[np.nd
     return np.array(picture)
 
 
+def shrink_image(image: UInt8[np.ndarray, "h w 3"], *, max_pixels: int) -> UInt8[np.ndarray, "small_h small_w 3"]:
+    """Scale a picture down to at most so many pixels, keeping its proportions; one that has no more stays as it is."""
+    height, width = image.shape[:2]
+    if height * width <= max_pixels:
+        return image
+    scale = (max_pixels / (height * width)) ** 0.5
+    # Never more than asked for, and never less than a pixel.
+    small = max(1, int(width * scale)), max(1, int(height * scale))
+    return np.array(Image.fromarray(image).resize(small, Image.Resampling.BICUBIC, reducing_gap=2.0))
+
+
 def resize_points(points: Float[np.ndarray, "h w 3"], *, size: int) -> Float32[np.ndarray, "size size 3"]:
     """Pick the nearest point for every target pixel: source index = floor(target * length / size).
 
