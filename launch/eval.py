@@ -35,7 +35,7 @@ from launch.evaluation import run_category
 from launch.identity import category_digest, expect_same
 from launch.output import OutputError, ResultsFolder, refuse_within
 from launch.progress import ProgressBar
-from launch.summary import summarise
+from launch.summary import lost_masks, summarise
 from musc_jax import metrics as measure
 from musc_jax.config import Config, ConfigError
 from musc_jax.data import DataError, Dataset, open_dataset
@@ -187,7 +187,10 @@ def _evaluate(
                 files=category_files(scored.results, save, note),
                 metrics=measure.mean_metrics(scored.metrics)[0],
                 timings=scored.seconds,
-                warnings=[f"left out of {category}: {error}" for error in scored.results.skipped],
+                warnings=[
+                    *(f"left out of {category}: {error}" for error in scored.results.skipped),
+                    *lost_masks(category, scored.results.samples, resolved.size),
+                ],
                 num_samples=len(dataset.names(category)) - len(scored.results.skipped),
                 skipped=[error.name for error in scored.results.skipped],
                 seeds=scored.metrics if len(scored.metrics) > 1 else None,

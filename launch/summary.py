@@ -2,6 +2,7 @@
 
 import platform
 import time
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
@@ -10,11 +11,12 @@ import jax
 import musc_jax
 from launch import flags as options
 from launch import input_flags as inputs
+from launch.command import say
 from launch.output import ResultsFolder
 from musc_jax import metrics as measure
 from musc_jax import report
 from musc_jax.config import Config
-from musc_jax.data import Dataset
+from musc_jax.data import Dataset, Sample
 from musc_jax.execution.memory import peak_memory
 from musc_jax.execution.programs import Programs
 
@@ -119,3 +121,18 @@ def summarise(
         f"\n{folder.path}: metrics.json, metrics.csv, run.json and a folder for each category "
         f"({time.perf_counter() - started:.0f} s, of which {programs.compile_seconds:.0f} s compilation)"
     )
+
+
+def lost_masks(category: str, samples: Sequence[Sample], size: int) -> list[str]:
+    """A line, said, about defective samples whose resized masks show nothing: pixel metrics count them as good."""
+    masks = [(sample.name, sample.gt_mask) for sample in samples if sample.gt_label]
+    lost = [name for name, mask in masks if mask is not None and not mask.any()]
+    if not lost:
+        return []
+    named = ", ".join(lost[:5]) + (", ..." if len(lost) > 5 else "")
+    line = (
+        f"{category}: {len(lost)} of {len(masks)} masks of defective samples show no defect at {size} x {size} pixels; "
+        f"pixel metrics count these as good: {named}"
+    )
+    say(f"warning: {line}")
+    return [line]

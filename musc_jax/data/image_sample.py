@@ -10,11 +10,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from musc_jax.data.dataset import Checked, Entry, SampleFiles
+from musc_jax.data.dataset import Checked, Entry, Remark, SampleFiles
 from musc_jax.data.formats import files
 from musc_jax.data.formats.files import Content, FileFault
 from musc_jax.data.formats.pictures import decode_any_mask, decode_picture, mask_remark
 from musc_jax.data.formats.resizing import mask_label, resize_image, resize_mask, shrink_image
+from musc_jax.data.picture_remarks import noted, picture_remarks, published_mask_remarks
 from musc_jax.data.sample import DataError, Sample
 
 
@@ -57,19 +58,25 @@ class Picture:
         """Read every file once and compare them."""
         faults: list[str] = []
         warnings: list[str] = []
+        remarks: list[Remark] = []
         seen: list[Seen] = []
         size: tuple[int, int] | None = None
         try:
-            content = files.read(self.image)
-            seen.append(Seen(self.image, content.digest))
-            size = decode_picture(content).shape[:2]
+            with noted(self.image, remarks):
+                content = files.read(self.image)
+                seen.append(Seen(self.image, content.digest))
+                size = decode_picture(content).shape[:2]
+                remarks += picture_remarks(content)
         except FileFault as fault:
             faults.append(str(fault))
         if self.mask is not None:
             try:
-                content = files.read(self.mask)
-                mask = decode_any_mask(content, size=size, nonzero=self.nonzero)
-                seen.append(Seen(self.mask, content.digest))
+                with noted(self.mask, remarks):
+                    content = files.read(self.mask)
+                    mask = decode_any_mask(content, size=size, nonzero=self.nonzero)
+                    seen.append(Seen(self.mask, content.digest))
+                    if self.label != 0:
+                        remarks += published_mask_remarks(content, mask, nonzero=bool(self.nonzero))
                 if self.label == 1 and (remark := mask_remark(self.mask, mask)):
                     warnings.append(remark)
                 if self.label == 0 and mask.any():
@@ -79,11 +86,11 @@ class Picture:
         elif self.label == 1 and self.mask_expected:
             faults.append(str(FileFault(Path(self.mask_expected), f"is missing, the mask of {self.image}")))
         if faults:
-            return Checked(None, tuple(faults), tuple(warnings))
+            return Checked(None, tuple(faults), tuple(warnings), tuple(remarks))
         settings = [self.label, self.nonzero, [entry.digest for entry in seen]]
         digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
         entry = Entry(self.name, digest, partial(self._load, tuple(seen)), partial(self._picture, seen[0]))
-        return Checked(entry, (), tuple(warnings))
+        return Checked(entry, (), tuple(warnings), tuple(remarks))
 
     def _picture(self, seen: Seen, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:
         try:

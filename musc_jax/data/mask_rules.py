@@ -53,6 +53,8 @@ def look_at_mask(path: Path, keys: Shaped[np.ndarray, "h w"], *, noisy: bool) ->
     edge = np.concatenate([keys[0], keys[-1], keys[:, 0], keys[:, -1]])
     area, border = _counts(keys), _counts(edge)
     outside = max(border, key=lambda key: border[key])
+    if len(area) <= 2:
+        return MaskFacts(path, noisy, bool(grey), area, border, frozenset(area) - {outside})
     # Of grey a table does, which saves arrays of colours.
     numbers = np.arange(256, dtype=np.int32) * GREY if keys.dtype == np.uint8 else keys
     distance = difference(numbers, (outside,))

@@ -3,7 +3,6 @@
 Nothing is decided here: `musc_jax.data.scan_rules` does that for all scans of a category.
 """
 
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from PIL import Image
 from musc_jax.data.formats import files
 from musc_jax.data.formats.files import DECODE_ERRORS, FileFault
 from musc_jax.data.formats.points import decode_scan
+from musc_jax.data.formats.remarks import overheard
 from musc_jax.data.scan_points import is_point
 
 _PEELED = 3  # extremes that are looked at, at each end
@@ -143,10 +143,8 @@ def _flat(z: Num[np.ndarray, "n"]) -> float:
 
 
 def _picture_size(path: Path) -> tuple[int, int]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(path) as picture:
-            return picture.height, picture.width
+    with overheard(), Image.open(path) as picture:
+        return picture.height, picture.width
 
 
 def thinned(values: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, "m ..."]:

@@ -13,11 +13,12 @@ from jaxtyping import Float
 
 from musc_jax.data.cleaning import eyecandies as candy_cleaning
 from musc_jax.data.cleaning.eyecandies import Cleaned
-from musc_jax.data.dataset import Checked, Entry, SampleFiles
+from musc_jax.data.dataset import Checked, Entry, Remark, SampleFiles
 from musc_jax.data.formats import files
 from musc_jax.data.formats.files import Content, FileFault
 from musc_jax.data.formats.pictures import mask_remark
 from musc_jax.data.formats.resizing import mask_label, resize_image, resize_mask, resize_points
+from musc_jax.data.picture_remarks import noted, picture_remarks, published_mask_remarks
 from musc_jax.data.sample import DataError, Sample
 from musc_jax.data.scan_remarks import range_remarks, scan_remarks
 from musc_jax.storage import atomic
@@ -66,12 +67,14 @@ class Scan:
         """Read every file once: decode it, compare it with the others, clean the scan."""
         faults: list[str] = []
         warnings: list[str] = []
+        remarks: list[Remark] = []
         contents: dict[str, Content] = {}
 
         def take(item: str, decode: Callable[[Content], Decoded]) -> Decoded | None:
             try:
-                contents[item] = files.read(self._path(item))
-                return decode(contents[item])
+                with noted(self._path(item), remarks):
+                    contents[item] = files.read(self._path(item))
+                    return decode(contents[item])
             except FileFault as fault:
                 faults.append(str(fault))
                 return None
@@ -93,6 +96,8 @@ class Scan:
                 warnings.extend(range_remarks(self._path("info_depth.yaml"), *limits))
         if faults or image is None or mask is None:
             return Checked(None, tuple(faults))
+        remarks += picture_remarks(contents["image_0.png"])
+        remarks += published_mask_remarks(contents["mask.png"], mask)
 
         if "depth.png" in contents:
             try:
@@ -104,7 +109,8 @@ class Scan:
         if mask.any() and (remark := mask_remark(self._path("mask.png"), mask)):
             warnings.append(remark)
         seen = {item: _Seen(content.digest, content.stamp) for item, content in contents.items()}
-        return Checked(Entry(self.index, self._digest(seen), partial(self._load, seen)), (), tuple(warnings))
+        entry = Entry(self.index, self._digest(seen), partial(self._load, seen))
+        return Checked(entry, (), tuple(warnings), tuple(remarks))
 
     def list_files(self) -> SampleFiles:
         """All of `items`; only a look into the mask would tell whether it is defective."""

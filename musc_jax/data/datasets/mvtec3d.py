@@ -19,12 +19,13 @@ from jaxtyping import Float, UInt8
 
 from musc_jax.data.cleaning import mvtec3d as plane_cleaning
 from musc_jax.data.cleaning.mvtec3d import CleanedScan, pad_to_square, square_side
-from musc_jax.data.dataset import Candidate, Checked, Entry, SampleFiles
+from musc_jax.data.dataset import Candidate, Checked, Entry, Remark, SampleFiles
 from musc_jax.data.formats import files
 from musc_jax.data.formats.files import FileFault
 from musc_jax.data.formats.pictures import decode_any_mask, decode_picture, mask_remark
 from musc_jax.data.formats.resizing import resize_image, resize_mask, resize_points
 from musc_jax.data.image_sample import Seen, again
+from musc_jax.data.picture_remarks import noted, picture_remarks, published_mask_remarks
 from musc_jax.data.sample import DataError, Sample
 from musc_jax.data.scan_remarks import scan_remarks
 from musc_jax.data.spec import CC_BY_NC_SA, Archive, DatasetSpec, Expected, Layout, Source
@@ -159,11 +160,14 @@ class Scan3d:
         """Read every file once, compare them, clean the scan."""
         faults: list[str] = []
         warnings: list[str] = []
+        remarks: list[Remark] = []
         seen: dict[str, Seen] = {}
         try:
-            content = files.read(self.image)
-            seen["image"] = Seen(self.image, content.digest)
-            size: tuple[int, ...] | None = decode_picture(content).shape[:2]
+            with noted(self.image, remarks):
+                content = files.read(self.image)
+                seen["image"] = Seen(self.image, content.digest)
+                size: tuple[int, ...] | None = decode_picture(content).shape[:2]
+                remarks += picture_remarks(content)
         except FileFault as fault:
             faults.append(str(fault))
             size = None
@@ -171,17 +175,20 @@ class Scan3d:
             faults.append(str(FileFault(Path(self.expected_mask), f"is missing, the mask of {self.image}")))
         elif self.label and self.mask is not None:
             try:
-                content = files.read(self.mask)
-                mask = decode_any_mask(content, size=size, nonzero=None)  # type: ignore[arg-type]
-                seen["mask"] = Seen(self.mask, content.digest)
+                with noted(self.mask, remarks):
+                    content = files.read(self.mask)
+                    mask = decode_any_mask(content, size=size, nonzero=None)  # type: ignore[arg-type]
+                    seen["mask"] = Seen(self.mask, content.digest)
+                    remarks += published_mask_remarks(content, mask)
                 if remark := mask_remark(self.mask, mask):
                     warnings.append(remark)
             except FileFault as fault:
                 faults.append(str(fault))
         if self.scan is not None:
             try:
-                content = files.read(self.scan)
-                scan = files.decode_xyz(content)
+                with noted(self.scan, remarks):
+                    content = files.read(self.scan)
+                    scan = files.decode_xyz(content)
                 seen["scan"] = Seen(self.scan, content.digest)
                 warnings.extend(scan_remarks(self.scan, scan))
                 if size is not None:
@@ -197,10 +204,10 @@ class Scan3d:
         else:
             warnings.append(f"{self.image}: its scan is missing, so its background stays")
         if faults:
-            return Checked(None, tuple(faults), tuple(warnings))
+            return Checked(None, tuple(faults), tuple(warnings), tuple(remarks))
         settings = [self.label, self.points, plane_cleaning.VERSION, sorted((k, v.digest) for k, v in seen.items())]
         digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
-        return Checked(Entry(self.name, digest, partial(self._load, seen)), (), tuple(warnings))
+        return Checked(Entry(self.name, digest, partial(self._load, seen)), (), tuple(warnings), tuple(remarks))
 
     def list_files(self) -> SampleFiles:
         """Picture, scan and, of a defective sample, the mask."""

@@ -5,7 +5,6 @@ As in `files`, a file is read once, whole, and decoded from memory; what is wron
 
 import io
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from musc_jax.data.formats.files import DECODE_ERRORS, MAX_PIXELS, Content, FileFault, brief, check_size
+from musc_jax.data.formats.remarks import overheard
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 """What counts as a picture, in lower case."""
@@ -88,10 +88,7 @@ def _decode(content: Content, *, grey: bool = False) -> tuple[np.ndarray, str]:
     """Pixels, RGB (or one channel) unless they have 16 bits, and the file's mode."""
     path = content.path
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of oddities in metadata
-            picture = Image.open(io.BytesIO(content.data), formats=_FORMATS)
-        with picture:
+        with overheard(), Image.open(io.BytesIO(content.data), formats=_FORMATS) as picture:
             width, height = picture.size
             if width * height > MAX_PIXELS:
                 raise FileFault(path, f"claims {width} x {height} pixels, over {MAX_PIXELS} in all")
@@ -124,10 +121,7 @@ def _low_halves(content: Content, picture: Image.Image) -> Bool[np.ndarray, "h w
         bits = max(getattr(picture, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,)))
     if bits <= 8:
         return False
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        again = Image.open(io.BytesIO(content.data), formats=_FORMATS)
-    with again:
+    with Image.open(io.BytesIO(content.data), formats=_FORMATS) as again:
         tiles, channels = [], slice(3)
         for tile in again.tile:
             raw, *rest = tile.args if isinstance(tile.args, tuple) else (tile.args,)

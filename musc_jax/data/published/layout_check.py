@@ -5,7 +5,6 @@ Samples are found by the dataset's own reader, so this sees what a run would see
 """
 
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from PIL import Image
 from musc_jax.data.dataset import SampleFiles
 from musc_jax.data.datasets import DATASETS, published_datasets
 from musc_jax.data.formats.files import DECODE_ERRORS
+from musc_jax.data.formats.remarks import overheard
 from musc_jax.data.opening import find_samples
 from musc_jax.data.sample import DataError
 from musc_jax.data.spec import Expected, Layout, Source
@@ -184,10 +184,8 @@ def _check_size(layout: Layout, category: str, expected: Expected, samples: Sequ
         return
     path = samples[0].picture
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as picture:
-                size = picture.size
+        with overheard(), Image.open(path) as picture:
+            size = picture.size
     except DECODE_ERRORS:
         return
     squared = (max(expected.size),) * 2 if layout.padded else expected.size
