@@ -205,7 +205,7 @@ def find_points(search: Search, samples: Samples) -> Partners:
             if not files:
                 search.report(
                     f"{root}: has none ({listed(point_files.EXTENSIONS)}); name their folder by --depth_dir, or "
-                    "score pictures alone by --modality=rgb"
+                    f"score pictures alone by --modality=rgb{point_files.foreign_points(root)}"
                 )
                 partners.undecided |= {i for i, other in enumerate(roots) if other == root}
                 continue

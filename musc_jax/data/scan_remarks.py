@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from musc_jax.data.scan_survey import find_extremes, thinned
+from musc_jax.storage.paths import readable
 
 # Metres: what a scan of a part may reach.
 SMALLEST, LARGEST = 1e-3, 20.0
@@ -16,7 +17,9 @@ def range_remarks(path: Path, low: float, high: float) -> list[str]:
     """A line about depths whose range is in another unit."""
     if SMALLEST <= high - low <= LARGEST:
         return []
-    return [f"{path}: depth from {low:.3g} to {high:.3g} m makes no sense: is it in another unit? Write metres"]
+    return [
+        f"{readable(path)}: depth from {low:.3g} to {high:.3g} m makes no sense: is it in another unit? Write metres"
+    ]
 
 
 def scan_remarks(path: Path, points: Float[np.ndarray, "h w 3"]) -> list[str]:
@@ -26,8 +29,8 @@ def scan_remarks(path: Path, points: Float[np.ndarray, "h w 3"]) -> list[str]:
     remarks = []
     if partly.mean() > _WORTH_SAYING:
         remarks.append(
-            f"{path}: {partly.mean():.1%} of its pixels have a coordinate of exactly 0 and others that are not; as in "
-            "the published programs they are no points"
+            f"{readable(path)}: {partly.mean():.1%} of its pixels have a coordinate of exactly 0 but not three; "
+            "as in the published programs they are no points"
         )
     z = points[measured][:, 2]
     far, core = find_extremes(z, measured.size, is_depth=False, is_map=False)
@@ -35,14 +38,14 @@ def scan_remarks(path: Path, points: Float[np.ndarray, "h w 3"]) -> list[str]:
         values = ", ".join(f"{extreme.value:.10g}" for extreme in far)
         share = sum(extreme.share for extreme in far)
         remarks.append(
-            f"{path}: z is {values} in {share:.1%} of its pixels, far from all others; as in the published programs "
-            "they are points; if they are none, write (0, 0, 0)"
+            f"{readable(path)}: z is {values} in {share:.1%} of its pixels, far from all others; as in the published "
+            "programs they are points; if they are none, write (0, 0, 0)"
         )
     inner = points[measured][(z >= core.min()) & (z <= core.max())]
     reach = float(np.max(np.subtract(*np.percentile(thinned(inner), (99, 1), axis=0))))
     if not SMALLEST <= reach <= LARGEST:
         remarks.append(
-            f"{path}: reaches over {reach:.3g} m, which makes no sense: is it in another unit than metres, in which "
-            "planes and clusters are looked for? Convert it"
+            f"{readable(path)}: reaches over {reach:.3g} m, which makes no sense: is it in another unit than metres, "
+            "in which planes and clusters are looked for? Convert it"
         )
     return remarks

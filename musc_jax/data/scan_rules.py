@@ -13,6 +13,7 @@ from musc_jax.data.folder_layout import Camera, FolderLayout
 from musc_jax.data.scan_points import ScanRules
 from musc_jax.data.scan_remarks import LARGEST, SMALLEST
 from musc_jax.data.scan_survey import ScanFacts, look_at
+from musc_jax.storage.paths import readable
 from musc_jax.storage.prefetch import map_ahead
 
 # Floats below are metres, not millimetres.
@@ -130,7 +131,7 @@ def _decide_map_units(
     where = f"depth: {low:.3g} to {high:.3g} m away"
     if not _is_sensible(_median(reaches)):
         text = (
-            f"{maps[0].path}: depth makes no sense: scans are {low:.3g} to {high:.3g} m away and reach over "
+            f"{readable(maps[0].path)}: depth makes no sense: scans are {low:.3g} to {high:.3g} m away and reach over "
             f"{_median(reaches):.3g} m if a depth of 1 is {_number(scale)} m"
         )
         if layout.depth_scale is None:
@@ -184,7 +185,7 @@ def _decide_point_units(
             f"points: coordinates reach over {reach:.4g}, taken as millimetres (--points_scale says otherwise)"
         )
     if not _is_sensible(reach * scale):
-        text = f"{clouds[0].path}: points make no sense: they reach over {reach * scale:.3g} m"
+        text = f"{readable(clouds[0].path)}: points make no sense: they reach over {reach * scale:.3g} m"
         if layout.points_scale is None:
             report(f"{text}; pass --points_scale=METRES of a coordinate of 1, such as 0.001 for millimetres")
         else:
@@ -267,7 +268,7 @@ def _name_others(facts: Sequence[ScanFacts], measures: Sequence[float], lines: l
     limits = usual / _OTHER_UNIT, usual * _OTHER_UNIT
     odd = [f for f, m in zip(facts, measures, strict=True) if usual > 0 and not limits[0] <= m <= limits[1]]
     if odd:
-        names = ", ".join(str(fact.path) for fact in odd[:_NAMED]) + (", ..." if len(odd) > _NAMED else "")
+        names = ", ".join(readable(fact.path) for fact in odd[:_NAMED]) + (", ..." if len(odd) > _NAMED else "")
         lines.append(f"more than {_OTHER_UNIT:.0f} times as large or as small as the others, in another unit? {names}")
 
 

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Num, Shaped
-from PIL import Image
 
 from musc_jax.data.formats import files
-from musc_jax.data.formats.files import DECODE_ERRORS, FileFault
+from musc_jax.data.formats.files import FileFault
+from musc_jax.data.formats.own_pictures import read_header
 from musc_jax.data.formats.points import decode_scan
 from musc_jax.data.formats.remarks import overheard
 from musc_jax.data.scan_points import is_point
@@ -87,9 +87,10 @@ def look_at(path: Path, image: Path | None, *, heights: bool) -> ScanFacts | Non
         heights: whether maps hold heights, not depth.
     """
     try:
-        scan = decode_scan(files.read(path))
-        picture = None if image is None else _picture_size(image)
-    except (FileFault, *DECODE_ERRORS):
+        with overheard():  # said when the sample itself is checked
+            scan = decode_scan(files.read(path))
+            picture = None if image is None else _stored_size(image)
+    except FileFault:
         return None
     values, form = scan.values, scan.form
     if form == "map":
@@ -142,9 +143,11 @@ def _flat(z: Num[np.ndarray, "n"]) -> float:
     return 0.0 if max(low, -high) < _FAR_MARK * (high - low) else 1 - raised.size / z.size
 
 
-def _picture_size(path: Path) -> tuple[int, int]:
-    with overheard(), Image.open(path) as picture:
-        return picture.height, picture.width
+def _stored_size(image: Path) -> tuple[int, int]:
+    """(height, width) of a picture before it is turned: a scanner knows nothing of how its camera is held."""
+    header = read_header(files.read(image))
+    height, width = header.size
+    return (width, height) if header.orientation >= 5 else (height, width)
 
 
 def thinned(values: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, "m ..."]:

@@ -130,7 +130,12 @@ class _Finder:
             if self.search.wants_points and scan is None and i not in points.undecided:
                 known = listed(point_extensions(group))
                 place = _expected(group.points, group, stem) if group.points else group.images / stem
-                missing.append(f"{place}: the points of {image} are missing ({known}); add them")
+                foreign = "".join(
+                    f"; {place.name}{suffix} is not read: {way_out}"
+                    for suffix, way_out in (point_files.FOREIGN.items() if group.points else ())
+                    if place.with_name(place.name + suffix).exists()
+                )
+                missing.append(f"{place}: the points of {image} are missing ({known}); add them{foreign}")
             samples.append(FolderSample(names[i], image, scan, mask, group.label, tuple(missing)))
         self._tell(groups, samples)
         return samples
@@ -250,7 +255,8 @@ class _Finder:
     def _nothing(self, group: Group) -> str:
         """What to say of a folder without samples."""
         if self.modality == "points":
-            text = f"has no point data ({listed(point_files.EXTENSIONS)})"
+            foreign = point_files.foreign_points(group.images)
+            text = f"has no point data ({listed(point_files.EXTENSIONS)}){foreign}"
         else:
             text = f"has no pictures ({listed(self.layout.picture_extensions)})"
             if group.clouds and group.points is None:

@@ -5,7 +5,10 @@ As in `files`, what is wrong with a file is a `FileFault`. What a map's numbers 
 
 import io
 import math
+import os
 import threading
+from collections import Counter
+from pathlib import Path, PurePath
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -17,15 +20,38 @@ from musc_jax.data.formats.files import DECODE_ERRORS, MAX_PIXELS, Content, File
 from musc_jax.data.formats.pcd import decode_pcd
 from musc_jax.data.formats.ply import decode_ply
 from musc_jax.data.formats.remarks import overheard
+from musc_jax.data.formats.xyz_text import decode_xyz_text
 
-EXTENSIONS = frozenset({".tif", ".tiff", ".png", ".npy", ".ply", ".pcd"})
+EXTENSIONS = frozenset({".tif", ".tiff", ".png", ".npy", ".ply", ".pcd", ".xyz"})
 """What counts as point data, in lower case."""
+
+FOREIGN = {
+    **dict.fromkeys((".exr", ".pfm", ".hdr", ".dpt"), "save depth as TIFF of 32-bit floats"),
+    **dict.fromkeys((".raw", ".bin", ".dat", ".mat", ".h5", ".hdf5", ".npz", ".zdf"), "save it as NPY or TIFF"),
+    **dict.fromkeys((".obj", ".stl", ".off", ".gltf", ".glb", ".step", ".stp"), "save the scan's points as PLY"),
+    **dict.fromkeys((".las", ".laz", ".e57", ".ptx"), "save it as PLY or PCD"),
+    **dict.fromkeys((".txt", ".csv", ".asc", ".pts"), "call it .xyz if it has x, y and z in each line"),
+    **dict.fromkeys((".jpg", ".jpeg", ".webp"), "pictures of depth are not depth: save it as PNG of 16 bits"),
+    **dict.fromkeys((".gz", ".zip", ".7z", ".tar"), "unpack it"),
+}  # fmt: skip
+"""What people keep point data in and is not read: the way out, by suffix in lower case."""
 
 _PLAIN = "save it unpacked, or by deflate"
 _EXPECTED = "expected floats (height, width, 3), or depth (height, width)"
-_CLOUDS = {".ply": decode_ply, ".pcd": decode_pcd}
+_CLOUDS = {".ply": decode_ply, ".pcd": decode_pcd, ".xyz": decode_xyz_text}
 # CPython 3.11's parser, which reads NPY headers, fails now and then when several threads use it.
 _PARSING = threading.Lock()
+
+
+def foreign_points(folder: Path) -> str:
+    """What to say of files in a folder that may be point data and are not read; "" if there are none."""
+    counts = Counter(
+        suffix
+        for _, _, names in os.walk(folder)
+        for suffix in (PurePath(name).suffix.lower() for name in names if not name.startswith("."))
+        if suffix in FOREIGN
+    )
+    return "".join(f"; {suffix} ({count} there) is not read: {FOREIGN[suffix]}" for suffix, count in counts.items())
 
 
 class Scan(NamedTuple):

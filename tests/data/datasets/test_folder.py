@@ -302,7 +302,7 @@ def test_what_makes_no_sense_is_refused(root, layout, message):
         (
             None,
             "points",
-            r"has no point data \(\.npy, \.pcd, \.ply, \.png, \.tif, \.tiff\); there are no folders in it$",
+            r"has no point data \(\.npy, \.pcd, \.ply, \.png, \.tif, \.tiff, \.xyz\); there are no folders in it$",
         ),
     ],
 )

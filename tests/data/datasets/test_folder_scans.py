@@ -487,3 +487,31 @@ def test_axes_as_other_libraries_have_them(tmp_path, shape):
     scans = [np.moveaxis(p, -1, 0) if shape[0] == 3 else p[..., 2].reshape(shape) for p in points]
     write(tmp_path / "scans", scans)
     np.testing.assert_allclose(points_of(load(tmp_path / "scans"))[0][0, 5, 2], points[0][0, 5, 2], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "way_out"),
+    [
+        ("exr", "TIFF of 32-bit floats"),
+        ("stl", "as PLY"),
+        ("LAS", "as PLY or PCD"),
+        ("csv", "call it .xyz"),
+        ("jpg", "16 bits"),
+    ],
+)
+def test_files_that_are_not_read_are_named_with_the_way_out(tmp_path, suffix, way_out):
+    pictures(tmp_path / "rgb")
+    (tmp_path / "depth").mkdir()
+    for i in range(COUNT):
+        (tmp_path / "depth" / f"{i}.{suffix}").write_bytes(b"1")
+    with pytest.raises(DataError, match=rf"\.{suffix.lower()} \(3 there\) is not read: .*{way_out}"):
+        load(tmp_path / "depth", beside=tmp_path / "rgb")
+    if suffix != "jpg":
+        with pytest.raises(DataError, match=rf"\.{suffix.lower()} \(3 there\) is not read: .*{way_out}"):
+            load(tmp_path / "depth")
+    if suffix == suffix.lower():
+        write(tmp_path / "depth", [xyz(i) for i in range(COUNT - 1)])
+        with pytest.raises(
+            DataError, match=rf"the points of .*2\.png are missing .*; 2\.{suffix} is not read: .*{way_out}"
+        ):
+            load(tmp_path / "depth", beside=tmp_path / "rgb")

@@ -474,3 +474,43 @@ def test_text_is_read_in_little_room(name):
     finally:
         tracemalloc.stop()
     np.testing.assert_allclose(found, points, rtol=1e-6)
+
+
+# Text
+
+
+TEXTS = {
+    "spaces": "{0} {1} {2}",
+    "tabs": "{0}\t{1}\t{2}",
+    "commas": "{0},{1},{2}",
+    "commas and spaces": "{0}, {1}, {2}",
+    "semicolons": "{0};{1};{2}",
+    "colours behind": "{0} {1} {2} 200 100 7",
+    "commas and colours": "{0},{1},{2},200,100,7",
+}
+
+
+@pytest.mark.parametrize("form", TEXTS)
+@pytest.mark.parametrize("head", ["", "12", "x y z", "X,Y,Z", "# a comment", "//X;Y;Z", '"x";"y";"z"'])
+def test_lines_of_numbers_are_points(form, head):
+    text = [*([head] if head else []), *(TEXTS[form].format(*map(float, p)) for p in POINTS), ""]
+    for end in ("\n", "\r\n"):
+        points = decode_points(content("a.xyz", end.join(text).encode()), size=None, rules=ScanRules())
+        np.testing.assert_array_equal(points, POINTS)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("1 2\n3 4\n", "has no x, y and z in a line"),
+        ("# nothing\n", "has no x, y and z in a line"),
+        ("1 2 3\n4 5\n", "has 2 numbers in row 2"),
+        ("1 2 3\na b c\n", "has 'a' where a number is expected"),
+        ("0,5 1,5 2,5\n", "has '0,5' where a number is expected; write numbers with a point"),
+        ("0,5;1,5;2,5\n", "has '0,5' where a number is expected; write numbers with a point"),
+        ("\0\1\2", "is no text"),
+    ],
+)
+def test_text_that_is_no_points_is_refused(text, fault):
+    with pytest.raises(FileFault, match=fault):
+        decode_points(content("a.xyz", text.encode()), size=None, rules=ScanRules())
