@@ -199,7 +199,7 @@ def _evaluate(
             say(f"{category}: finished before with the same settings, taken from {folder.folder(category)}")
         records[category] = record
     if folder:
-        summarise(config, dataset, division, folder, records, programs, note, started)
+        summarise(resolved, dataset, division, folder, records, programs, note, started)
 
 
 def main(argv: list[str]) -> int:

@@ -129,7 +129,7 @@ def carry_out(order: Order) -> int:
     _check_order(order)
     name, source, root = order.dataset, published_datasets()[order.dataset], order.data_dir
     if order.check:
-        return _compare(order, source, root)
+        return _compare(order, name, source, root)
     remark = f" ({source.remark})" if source.remark else ""
     command.say(f"{source.title}, {source.home}\nlicence: {source.licence}{remark}")
     if not order.accept_license:
@@ -151,7 +151,7 @@ def carry_out(order: Order) -> int:
         if made:
             with suppress(OSError):  # it has what was fetched
                 root.rmdir()
-    code = _compare(order, source, root)
+    code = _compare(order, name, source, root)
     # Archives that come by hand may be one for each category.
     return 0 if own and code == SOME_ABSENT else code
 
@@ -295,9 +295,8 @@ def _problems(findings: Sequence[Finding]) -> list[Finding]:
     return [finding for finding in findings if finding.problem]
 
 
-def _compare(order: Order, source: Source, root: Path) -> int:
-    assert order.dataset is not None
-    findings = check_layout(order.dataset, root, categories=order.categories)
+def _compare(order: Order, dataset: str, source: Source, root: Path) -> int:
+    findings = check_layout(dataset, root, categories=order.categories)
     absent = {finding.category for finding in findings if finding.absent}
     # In one line, where it is not all of them and nobody asked for these.
     together = bool(absent) and len(absent) < len(source.categories) and order.categories is None
@@ -309,18 +308,18 @@ def _compare(order: Order, source: Source, root: Path) -> int:
         broken = {problem.category for problem in problems}
         there = [name for name in source.categories if name not in absent]
         print(
-            f"{root}: {len(there)} of {len(source.categories)} categories of {order.dataset} are there: "
+            f"{root}: {len(there)} of {len(source.categories)} categories of {dataset} are there: "
             + ", ".join(f"{name} (see above)" if name in broken else name for name in there)
             + f"; absent: {', '.join(name for name in source.categories if name in absent)}"
         )
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise FetchError(f"{root}: {count}, {order.dataset} is not as published (see above)")
+        raise FetchError(f"{root}: {count}, {dataset} is not as published (see above)")
     if together:
         return SOME_ABSENT
     number = len(set(order.categories or source.categories))
     categories = "1 category" if number == 1 else f"{number} categories"
-    print(f"{root}: all test samples of {order.dataset} are there ({categories})")
+    print(f"{root}: all test samples of {dataset} are there ({categories})")
     return 0
 
 

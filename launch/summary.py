@@ -15,10 +15,10 @@ from launch.command import say
 from launch.output import ResultsFolder
 from musc_jax import metrics as measure
 from musc_jax import report
-from musc_jax.config import Config
 from musc_jax.data import Dataset, Sample
 from musc_jax.execution.memory import peak_memory
 from musc_jax.execution.programs import Programs
+from musc_jax.resolved import Resolved
 
 _VERSIONS = ("jax", "jaxlib", "flax", "numpy", "scipy", "scikit-learn", "pillow", "dbscan")
 
@@ -47,7 +47,7 @@ def _repetitions(records: dict[str, Any]) -> dict[str, Any]:
 
 
 def summarise(
-    config: Config,
+    resolved: Resolved,
     dataset: Dataset,
     division: options.Division,
     folder: ResultsFolder,
@@ -57,6 +57,7 @@ def summarise(
     started: float,
 ) -> None:
     """Prints the tables, compares with what was published, and writes metrics.json, metrics.csv and run.json."""
+    config = resolved.config
     categories = {name: record["metrics"] for name, record in records.items()}
     mean, counts = measure.mean_metrics(categories)
     timings = {
@@ -76,7 +77,6 @@ def summarise(
     print()
     print(report.timings_table(timings))
     published = None
-    assert config.image_size is not None
     whole = inputs.LIMIT.value is None and division.normal_ratio == 1 and not any(skipped.values())
     if note is None and whole and options.is_standard(config):
         published = report.published(
@@ -84,7 +84,7 @@ def summarise(
             modality=config.modality,
             backbone=config.image_backbone.name if config.image_backbone else "point_mae",
             variant=config.variant,
-            image_size=config.image_size,
+            image_size=resolved.size,
             categories=dataset.categories,
             subsets=division.subsets,
             batch_size=division.batch_size,

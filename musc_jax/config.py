@@ -334,11 +334,9 @@ class Config:
 
     def _blocks(self, image: Backbone | None, points: Backbone | None) -> tuple[int, ...]:
         """Of the image backbone; of the point encoder where that is the only one."""
-        if image is None:
-            assert points is not None  # a modality has at least one of them
-            return _expect_blocks(self.blocks or points.blocks, points)
-        blocks = _expect_blocks(self.blocks or (image.v1_blocks if self.variant == "v1" else image.blocks), image)
-        if points is not None and len(blocks) != len(points.blocks):
+        first = next(backbone for backbone in (image, points) if backbone is not None)
+        blocks = _expect_blocks(self.blocks or (first.v1_blocks if self.variant == "v1" else first.blocks), first)
+        if image is not None and points is not None and len(blocks) != len(points.blocks):
             raise ConfigError(
                 f"blocks: stage by stage the image meets the points, whose blocks are "
                 f"{','.join(map(str, points.blocks))}; expected {len(points.blocks)} image blocks, "

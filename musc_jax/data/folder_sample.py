@@ -213,9 +213,10 @@ class FolderSample:
             mask = np.zeros((size, size), bool)
         if found.image is not None:
             image = resize_image(make_square(found.image, fit, padding=PADDING), size=size)
-        else:
-            assert points is not None
+        elif points is not None:
             image = depth_picture(points)
+        else:
+            raise DataError(f"{self.name}: has neither a picture nor points")
         return Sample(
             name=self.name,
             image=image,

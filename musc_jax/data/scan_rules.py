@@ -225,15 +225,17 @@ def _decide_order(clouds: Sequence[ScanFacts], layout: FolderLayout, account: Ac
 
 def _decide_camera_size(maps: Sequence[ScanFacts], camera: Camera, account: Account) -> bool:
     """Whether the camera's numbers are for the pictures' size, by where the middle of either would be."""
-    other = [fact for fact in maps if fact.picture and fact.picture != fact.size]
-    of_picture = bool(other) and all(_off_middle(camera, f.picture) < _off_middle(camera, f.size) for f in other)
-    sizes = [fact.picture if of_picture and fact.picture else fact.size for fact in maps]
-    outside = [size for size in sizes if size and not (0 <= camera.cx < size[1] and 0 <= camera.cy < size[0])]
+    other = [(fact.picture, fact.size) for fact in maps if fact.picture and fact.size and fact.picture != fact.size]
+    of_picture = bool(other) and all(
+        _off_middle(camera, picture) < _off_middle(camera, size) for picture, size in other
+    )
+    sizes = [size for fact in maps if (size := fact.picture if of_picture and fact.picture else fact.size)]
+    outside = [size for size in sizes if not (0 <= camera.cx < size[1] and 0 <= camera.cy < size[0])]
     lines = []
     if other:
         lines.append(
             f"--intrinsics are taken to be for the {'pictures' if of_picture else 'depth maps'}, "
-            f"{sizes[0][1]} x {sizes[0][0]}"  # type: ignore[index]
+            f"{sizes[0][1]} x {sizes[0][0]}"
         )
     if outside:
         lines.append(
@@ -244,8 +246,7 @@ def _decide_camera_size(maps: Sequence[ScanFacts], camera: Camera, account: Acco
     return of_picture
 
 
-def _off_middle(camera: Camera, size: tuple[int, int] | None) -> float:
-    assert size is not None
+def _off_middle(camera: Camera, size: tuple[int, int]) -> float:
     return max(abs(camera.cx / size[1] - 0.5), abs(camera.cy / size[0] - 0.5))
 
 

@@ -72,15 +72,17 @@ def score_patches(
     schedule, machine = _choose(features, programs, plan)
     products = Products(config.scoring.precision, config.scoring.half_type, config.scoring.implementation)
     count = len(modalities[0].stages)
-    total: tuple[jax.Array, ...] | None = None
-    for stage in range(count):
+
+    def scored(stage: int) -> tuple[jax.Array, ...]:
         part = None if progress is None else partial(_report, progress, stage, count)
+        own = [modality.stages[stage] for modality in modalities]
+        return schedule(own, finish, references, machine, extra=extra, products=products, progress=part)
+
+    total = scored(0)
+    for stage in range(1, count):
         # One stage's scores of all pairs at a time: a plan has no room for two.
         jax.block_until_ready(total)
-        own = [modality.stages[stage] for modality in modalities]
-        scores = schedule(own, finish, references, machine, extra=extra, products=products, progress=part)
-        total = scores if total is None else tuple(a + b for a, b in zip(total, scores, strict=True))
-    assert total is not None
+        total = tuple(a + b for a, b in zip(total, scored(stage), strict=True))
     mean = [x / count for x in total]
     return PatchScores(mean[0] if features.image else None, mean[-1] if features.points else None)
 

@@ -22,7 +22,15 @@ from jaxtyping import Float, Int
 
 from musc_jax._arrays import Array, as_float, as_index, expect_shape, expect_variant, safe_sqrt, same_dtype
 from musc_jax.crossmodal import EnhanceAndAverage
-from musc_jax.execution.devices import AXIS, BY_SAMPLE, EVERYWHERE, everywhere, on_every_device, padded_count
+from musc_jax.execution.devices import (
+    AXIS,
+    BY_SAMPLE,
+    EVERYWHERE,
+    everywhere,
+    make_mesh,
+    on_every_device,
+    padded_count,
+)
 from musc_jax.execution.programs import copy_to_host_async
 from musc_jax.execution.schedule import Counter, Machine, Products, Stage, masks_of
 from musc_jax.kernels.rounding import common_scale, expect_precision
@@ -206,8 +214,8 @@ def score_stage(
     progress: Counter | None = None,
 ) -> tuple[jax.Array, ...]:
     """A `musc_jax.execution.schedule.Schedule`; scores are on the first device of every process when it returns."""
-    mesh, count = machine.mesh, len(references.columns)
-    assert mesh is not None
+    mesh = machine.mesh or make_mesh(jax.local_devices()[:1])
+    count = len(references.columns)
     members = None if machine.members is None else everywhere(machine.members.astype(np.int32), mesh)
     rows = count if members is not None else stages[0].shape[0]
 

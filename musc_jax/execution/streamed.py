@@ -49,8 +49,8 @@ def score_stage(
     progress: Counter | None = None,
 ) -> tuple[jax.Array, ...]:
     """A `musc_jax.execution.schedule.Schedule`; `machine.plan` says how many samples meet at a time."""
-    plan, run = machine.plan, machine.programs.run
-    assert plan is not None
+    count, run = len(stages[0]), machine.programs.run
+    plan = machine.plan or Plan(False, True, count, count, 0, 0, 0, keep_scores=True)
     queries, valid = masks_of(query_mask, len(stages)), masks_of(reference_mask, len(stages))
     stream = _Stream(stages, queries, valid, machine.programs, products)
     columns, units = Scorers.of(references)
@@ -59,7 +59,6 @@ def score_stage(
         "num_units": references.num_units,
         "num_scorers": len(references.samples),
     }
-    count = len(stages[0])
     per_sample = (columns, tuple(queries), tuple(extra))
     out = [np.zeros(stage.shape[:2], np.float32) for stage in stages]
     all_meet = plan.keep_scores and references.everyone

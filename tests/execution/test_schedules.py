@@ -106,6 +106,14 @@ def test_products_reach_every_schedule(name, programs, tmp_path):
     np.testing.assert_allclose(plain, want, atol=2e-6)
 
 
+@pytest.mark.parametrize("schedule", [dense, sharded, streamed])
+def test_a_machine_need_not_say_more_than_its_programs(schedule, programs):
+    stages, _ = scene()
+    references = REFERENCES["all"]
+    (got,) = schedule.score_stage(stages[:1], AverageInterval(INTERVAL), references, Machine(programs))
+    np.testing.assert_allclose(got, by_definition(stages[:1], references, interval=INTERVAL)[0], atol=1e-5)
+
+
 def test_progress_counts_to_its_end(programs, tmp_path):
     stages, _ = scene()
     for name in ("dense", "sharded", "panels", "blocks"):

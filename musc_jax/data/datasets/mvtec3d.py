@@ -192,8 +192,8 @@ class Scan3d:
                 seen["scan"] = Seen(self.scan, content.digest)
                 warnings.extend(scan_remarks(self.scan, scan))
                 if size is not None:
-                    self._check_form(scan.shape[:2], size)
-                    if not faults and not self._cleaned(scan, content.digest).clustered:
+                    _check_form(self.scan, scan.shape[:2], size)
+                    if not faults and not self._cleaned(scan, seen["scan"]).clustered:
                         warnings.append(f"{self.scan}: no cluster found, every point off the plane is kept")
             except FileFault as fault:
                 faults.append(str(fault))
@@ -222,13 +222,6 @@ class Scan3d:
                 missing.append((Path(place), f"is missing, the {what} of {self.image}"))
         return SampleFiles(self.image, tuple(present), tuple(missing), self.label)
 
-    def _check_form(self, scan: tuple[int, ...], image: tuple[int, ...]) -> None:
-        """A scan is as large as its picture, or was padded to the square while the picture was not."""
-        if scan not in (image, (square_side(*image),) * 2):
-            assert self.scan is not None
-            fault = f"is {scan[1]} x {scan[0]} points, but its picture is {image[1]} x {image[0]}"
-            raise FileFault(self.scan, fault)
-
     def _load(self, seen: dict[str, Seen], size: int) -> Sample:
         try:
             image = decode_picture(again(seen["image"]))
@@ -240,7 +233,7 @@ class Scan3d:
             side = square_side(*image.shape[:2])
             if "scan" in seen:
                 scan = files.decode_xyz(again(seen["scan"]))
-                cleaned = self._cleaned(scan, seen["scan"].digest)
+                cleaned = self._cleaned(scan, seen["scan"])
                 points = pad_to_square(np.where(cleaned.points[..., None], scan, 0), side) if self.points else None
                 colors = pad_to_square(cleaned.colors, side)
                 image_map = np.where(colors[..., None], pad_to_square(image, side), np.uint8(0))
@@ -257,9 +250,9 @@ class Scan3d:
             fit="pad",
         )
 
-    def _cleaned(self, scan: Float[np.ndarray, "h w 3"], digest: str) -> CleanedScan:
+    def _cleaned(self, scan: Float[np.ndarray, "h w 3"], file: Seen) -> CleanedScan:
         """What cleaning found, from the store if it is there, else made and stored: a bit for each pixel, no points."""
-        key = hashlib.sha256(json.dumps(["mvtec3d_masks", plane_cleaning.VERSION, digest]).encode()).hexdigest()
+        key = hashlib.sha256(json.dumps(["mvtec3d_masks", plane_cleaning.VERSION, file.digest]).encode()).hexdigest()
         path = self.store / f"{key}.masks"
         shape = scan.shape[:2]
         stored = atomic.read_arrays(path, key)
@@ -271,8 +264,7 @@ class Scan3d:
             return CleanedScan(points, colors, bool(stored["clustered"].all()))
         cleaned = plane_cleaning.clean_scan(scan)
         if not cleaned.points.any():
-            assert self.scan is not None
-            raise FileFault(self.scan, "has no points left after cleaning")
+            raise FileFault(file.path, "has no points left after cleaning")
         arrays = {"points": np.packbits(cleaned.points), "colors": np.packbits(cleaned.colors)}
         try:
             atomic.write_arrays(path, key, arrays | {"clustered": np.array([cleaned.clustered])})
@@ -283,3 +275,9 @@ class Scan3d:
 
 
 DATASET = DatasetSpec(name="mvtec3d", find=find_mvtec3d, source=SOURCE, rank=10)
+
+
+def _check_form(path: Path, scan: tuple[int, ...], image: tuple[int, ...]) -> None:
+    """A scan is as large as its picture, or was padded to the square while the picture was not."""
+    if scan not in (image, (square_side(*image),) * 2):
+        raise FileFault(path, f"is {scan[1]} x {scan[0]} points, but its picture is {image[1]} x {image[0]}")

@@ -84,24 +84,25 @@ def decode_ply(content: Content) -> Float64[np.ndarray, "p 3"] | Float64[np.ndar
     if not vertex.rows:
         raise FileFault(content.path, "has no points", "leave it out")
     table = _Text(content, header.end) if header.form == "ascii" else _Binary(content, header.end, _ORDERS[header.form])
-    points = cells = viewport = None
+    found: dict[str, np.ndarray] = {}
+    viewport = None
     # A mesh's faces are not looked at if nothing that is wanted comes after them.
     wanted = [i for i, e in enumerate(header.elements) if e is vertex or e.name in ("range_grid", "camera")]
     for element in header.elements[: wanted[-1] + 1]:
         if element is vertex:
-            points = table.columns(element, ("x", "y", "z"))
+            found["points"] = table.columns(element, ("x", "y", "z"))
         elif element.name == "range_grid" and header.grid and len(element.properties) == 1:
             if element.rows != header.grid[0] * header.grid[1]:
                 raise FileFault(content.path, f"has a grid of {element.rows} cells, and says {header.grid}")
-            cells = table.columns(element, (element.properties[0].name,))[:, 0]
+            found["cells"] = table.columns(element, (element.properties[0].name,))[:, 0]
         elif element.name == "camera" and element.rows == 1 and element.has("viewportx", "viewporty"):
             width, height = table.columns(element, ("viewportx", "viewporty"))[0]
             viewport = (int(height), int(width)) if np.isfinite([height, width]).all() else None
         else:
             table.skip(element)
-    assert points is not None
-    if cells is not None:
-        return _on_grid(content, points, cells).reshape(*header.grid, 3)  # type: ignore[misc]
+    points = found["points"]
+    if "cells" in found:
+        return _on_grid(content, points, found["cells"]).reshape(*header.grid, 3)  # type: ignore[misc]
     shape = next((s for s in (header.grid, viewport) if s and min(s) > 1 and s[0] * s[1] == len(points)), None)
     return points if shape is None else points.reshape(*shape, 3)
 

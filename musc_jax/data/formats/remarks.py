@@ -95,8 +95,8 @@ class _Diversion:
             if _FILTER in warnings.filters:
                 warnings.filters.remove(_FILTER)  # type: ignore[attr-defined]
             _TIFFFILE.removeFilter(_is_not_heard)
-            assert self._libtiff is not None
-            self._libtiff.restore()
+            if self._libtiff is not None:
+                self._libtiff.restore()
 
     def _on_warning(self, message: Warning | str, *arguments: Any, **options: Any) -> None:
         if not _hear(str(message)):

@@ -116,7 +116,8 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 def _end_with_parent() -> None:
     """Ends this worker when the process that started it is killed; it would wait for work for ever."""
     parent = multiprocessing.parent_process()
-    assert parent is not None
+    if parent is None:
+        return  # nobody started it
 
     def watch() -> None:
         multiprocessing.connection.wait([parent.sentinel])
