@@ -23,6 +23,7 @@ from musc_jax.data.formats import points as point_files
 from musc_jax.data.formats.bit_depths import depth_of
 from musc_jax.data.formats.files import FileFault
 from musc_jax.data.formats.own_masks import keys_of
+from musc_jax.data.formats.showing import bits_of, show
 from musc_jax.data.mask_rules import decide_mask_rule, look_at_mask
 from musc_jax.data.scan_points import ScanRules, decode_points
 from weights import WeightsError
@@ -38,8 +39,8 @@ _CAMERA = Camera(500.0, 500.0, 320.0, 240.0)
 
 def _picture(path: Path) -> str:
     picture = own_pictures.decode(files.read(path))
-    bits = own_pictures.bits_of(picture, depth_of(picture.largest))
-    pixels = own_pictures.show(picture, bits=bits, background=(255, 255, 255))
+    bits = bits_of(picture, depth_of(picture.largest))
+    pixels = show(picture, bits=bits, background=(255, 255, 255))
     grey = (pixels[..., :1] == pixels).all()
     return f"picture {_size(pixels)}{', grey' if grey else ''}, {pixels.min()} to {pixels.max()}"
 

@@ -25,9 +25,11 @@ from musc_jax.data.formats.resizing import (
     shrink_image,
 )
 from musc_jax.data.formats.scan_geometry import depth_picture, project
+from musc_jax.data.formats.showing import show
 from musc_jax.data.image_sample import Seen, again
-from musc_jax.data.mask_remarks import label_of, mask_remarks
-from musc_jax.data.picture_rules import PictureRules, place_mask
+from musc_jax.data.mask_placing import place_mask
+from musc_jax.data.own_remarks import label_of, mask_remarks, shown_remarks
+from musc_jax.data.picture_rules import PictureRules
 from musc_jax.data.sample import DataError, Sample
 from musc_jax.data.scan_points import ScanRules, decode_points, settings
 
@@ -132,8 +134,8 @@ class FolderSample:
                     if kind == "image":
                         picture = own_pictures.decode(content, max_pixels=self.pictures.max_pixels)
                         size, image = picture.header.size, self._shown(content, picture)
-                        if picture.header.frames > 1:
-                            remark("pages", path, f"has {picture.header.frames} pictures in it; the first is read")
+                        for topic, text in shown_remarks(picture, image):
+                            remark(topic, path, text)
                     elif kind == "points":
                         points = self._oriented_points(content, picture, size, remark)
                         size = points.shape[:2] if points.ndim == 3 else size
@@ -147,7 +149,7 @@ class FolderSample:
 
     def _shown(self, content: Content, picture: Picture) -> UInt8[np.ndarray, "h w 3"]:
         try:
-            return own_pictures.show(picture, bits=self.pictures.bits, background=self.pictures.background)
+            return show(picture, bits=self.pictures.bits, background=self.pictures.background)
         except ValueError as error:
             fault, _, way_out = str(error).partition("; ")
             raise FileFault(content.path, fault, way_out) from None

@@ -16,6 +16,8 @@ from musc_jax.data.formats.own_masks import BLACK, GREY, TRANSPARENT, WHITE, Mas
 # More values than that are no numbers of classes: the published sets have up to nine.
 _MOST_LABELS = 20
 _MOST_COLORS = 64
+# So many of a mask's keys have at least this share of its area; of a picture, also one on black, they do not.
+_FREQUENT, _COVERED = 8, 0.75
 # Keys that are kept of a mask, by how often they come.
 _KEPT = 1000
 # Nearly all masks.
@@ -118,7 +120,7 @@ def _guessed(masks: Sequence[MaskFacts]) -> tuple[MaskRule, str]:
     keys = {key for mask in masks for key in mask.area}
     shares = _pooled(masks)
     colored = any(key != TRANSPARENT and key % GREY for key in keys)
-    if len(keys) > _MOST_COLORS and max(shares.values()) < 1 / 4:
+    if len(keys) > _MOST_COLORS and (max(shares.values()) < 1 / 4 or _covered(masks) < _COVERED):
         return MaskRule(unknown="looks like a picture, not like a mask: it has no background of one colour"), ""
     background = _background(masks, shares)
     if background is None:
@@ -135,12 +137,21 @@ def _guessed(masks: Sequence[MaskFacts]) -> tuple[MaskRule, str]:
         labels = weak if not strong and all(_levels(weak, background) <= _MOST_LABELS) else tops
     rule = MaskRule(
         background=background,
-        cut=127 if strong or labels or not others else _half(others, background),
+        cut=127 if labels else _half(others, background),
         labels=tuple(sorted(labels)),
-        noisy_cut=_noisy_cut(masks, background),
-        soft=grey and not few and background in ((BLACK,), (WHITE,)),
+        noisy_cut=_half({key for mask in masks if mask.noisy for key in mask.area}, background),
+        soft=bool(grey and not few and strong and background in ((BLACK,), (WHITE,))),
     )
+    found = np.array(sorted({key for mask in masks for key in mask.area}), np.int32)
+    if not any(rule.is_defect(found, noisy=noisy).any() for noisy in {mask.noisy for mask in masks}):
+        return rule, f"none of {len(masks)} shows a defect"
     return rule, _assumed(rule, masks, others if few else set(), colored)
+
+
+def _covered(masks: Sequence[MaskFacts]) -> float:
+    """Mean share of the area that a mask's most frequent keys have: nearly all of it, soft edges or not."""
+    shares = [sum(sorted(mask.area.values())[-_FREQUENT:]) / sum(mask.area.values()) for mask in masks]
+    return float(np.mean(shares))
 
 
 def _pooled(masks: Sequence[MaskFacts]) -> dict[int, float]:
@@ -191,12 +202,7 @@ def _is_noise(keys: set[int], background: tuple[int, ...]) -> bool:
 
 
 def _half(keys: set[int], background: tuple[int, ...]) -> int:
-    return int(_levels(keys, background).max()) // 2
-
-
-def _noisy_cut(masks: Sequence[MaskFacts], background: tuple[int, ...]) -> int:
-    """One half; where nothing reaches that, half of the most there is, unless that is noise."""
-    keys = {key for mask in masks if mask.noisy for key in mask.area}
+    """One half of 255; where nothing reaches that, half of the most there is, unless that is noise."""
     largest = int(_levels(keys, background).max(initial=0))
     return largest // 2 if 2 * _NOISE < largest <= 128 else 127
 

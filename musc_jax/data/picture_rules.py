@@ -4,33 +4,29 @@ Bits, the meaning of masks and the pixels that masks were drawn on do not show i
 file would make pictures of one product differ. `docs/inputs.md` states the rules.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
-
-import numpy as np
-from jaxtyping import Shaped
 
 from musc_jax.data.account import Account
 from musc_jax.data.dataset import Progress
 from musc_jax.data.folder_layout import FolderLayout
-from musc_jax.data.formats import files, own_pictures
 from musc_jax.data.formats.bit_depths import DEPTHS, depth_of
-from musc_jax.data.formats.files import MAX_PIXELS, FileFault
-from musc_jax.data.formats.own_masks import MaskRule, keys_of
-from musc_jax.data.formats.own_pictures import Header, turned
-from musc_jax.data.formats.remarks import overheard
-from musc_jax.data.mask_rules import MaskFacts, decide_mask_rule, look_at_mask
+from musc_jax.data.formats.files import MAX_PIXELS
+from musc_jax.data.formats.own_masks import MaskRule
+from musc_jax.data.formats.own_pictures import Header
+from musc_jax.data.mask_rules import decide_mask_rule
+from musc_jax.data.picture_survey import HasFiles, Seen, look
 from musc_jax.storage.prefetch import map_ahead
 
 WHITE = (255, 255, 255)
 
 # A side this much longer than the other is worth a word.
 _OBLONG = 1.2
+# Proportions that differ by less are the same; a size that so many pictures have is the usual one.
+_SAME_SHAPE, _USUAL, _NAMED = 1.05, 0.75, 5
 # So few of all pixels, above what fewer bits could hold, look like errors of the camera.
 _STRAY = 1e-5
-_TURNED_BACK = {2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
 
 
 @dataclass(frozen=True)
@@ -54,32 +50,6 @@ class PictureRules:
     stored_masks: bool | None = None
 
 
-@runtime_checkable
-class HasFiles(Protocol):
-    """A sample, as far as it is looked at here."""
-
-    @property
-    def image(self) -> Path | None:
-        """Its picture."""
-
-    @property
-    def mask(self) -> Path | None:
-        """Its mask."""
-
-
-class _Seen(NamedTuple):
-    """What a look at a sample's files found; None where there are none, or they cannot be read."""
-
-    header: Header | None = None
-    mask_header: Header | None = None
-    mask: MaskFacts | None = None
-    largest: int | None = None
-    """Largest value of a wide picture."""
-    counts: tuple[int, ...] = ()
-    """Pixels of a wide picture, and of these those above what each of `DEPTHS` holds."""
-    see_through: bool = False
-
-
 def decide_picture_rules(
     samples: Sequence[HasFiles],
     layout: FolderLayout,
@@ -98,12 +68,13 @@ def decide_picture_rules(
         progress: told how many samples were looked at.
     """
     seen = []
-    for found in map_ahead(lambda sample: _look(sample, layout), samples, workers=workers, ahead=4 * workers):
+    for found in map_ahead(lambda sample: look(sample, layout), samples, workers=workers, ahead=4 * workers):
         seen.append(found)
         if progress is not None:
             progress("look at files", len(seen), len(samples))
     stored_masks = _masks_as_stored(seen)
     headers = [found.header for found in seen if found.header is not None]
+    _account_for_odd_shapes(seen, account)
     _account_for_transparency(seen, layout, account)
     _account_for_orientation(seen, stored_masks, account)
     _account_for_shapes(headers, layout, account)
@@ -117,44 +88,7 @@ def decide_picture_rules(
     )
 
 
-def _look(sample: HasFiles, layout: FolderLayout) -> _Seen:
-    with overheard():
-        return _look_at_mask(sample, layout, _look_at_picture(sample, layout))
-
-
-def _look_at_picture(sample: HasFiles, layout: FolderLayout) -> _Seen:
-    if sample.image is None:
-        return _Seen()
-    try:
-        content = files.read(sample.image)
-        header = own_pictures.read_header(content)
-        if not (header.wide or header.transparent):
-            return _Seen(header)
-        picture = own_pictures.decode(content, max_pixels=layout.max_pixels)
-    except FileFault:
-        return _Seen()
-    see_through = picture.alpha is not None and int(picture.alpha.min(initial=255)) < 255
-    if not header.wide:
-        return _Seen(header, see_through=see_through)
-    pixels = picture.pixels
-    above = tuple(int(np.count_nonzero(pixels >= 2**bits)) for bits in DEPTHS[:-1])
-    return _Seen(header, largest=picture.largest, counts=(pixels.size, *above), see_through=see_through)
-
-
-def _look_at_mask(sample: HasFiles, layout: FolderLayout, seen: _Seen) -> _Seen:
-    if sample.mask is None:
-        return seen
-    try:
-        content = files.read(sample.mask)
-        picture = own_pictures.decode(content, max_pixels=layout.max_pixels, whole=True)
-        keys = keys_of(content, picture, alpha=layout.masks == "alpha")
-    except FileFault:
-        return seen
-    facts = look_at_mask(sample.mask, keys, noisy=picture.header.noisy)
-    return seen._replace(mask_header=picture.header, mask=facts)
-
-
-def _decide_bits(seen: Sequence[_Seen], layout: FolderLayout, account: Account) -> int:
+def _decide_bits(seen: Sequence[Seen], layout: FolderLayout, account: Account) -> int:
     """Bits of the wide pictures that do not say so."""
     wide = [found for found in seen if found.header is not None and found.largest is not None]
     if not wide:
@@ -186,12 +120,12 @@ def _decide_bits(seen: Sequence[_Seen], layout: FolderLayout, account: Account) 
     return bits
 
 
-def _says_itself(found: _Seen) -> bool:
+def _says_itself(found: Seen) -> bool:
     header, largest = found.header, found.largest
     return bool(header and header.bits and not header.scaled and largest is not None and largest < 2**header.bits)
 
 
-def _stray(wide: Sequence[_Seen], bits: int) -> str:
+def _stray(wide: Sequence[Seen], bits: int) -> str:
     """What to say where hardly any pixel needs as many bits: most are then read as nearly black."""
     total = sum(found.counts[0] for found in wide)
     for depth, above in zip(DEPTHS[:-1], zip(*(found.counts[1:] for found in wide), strict=True), strict=True):
@@ -203,7 +137,7 @@ def _stray(wide: Sequence[_Seen], bits: int) -> str:
     return ""
 
 
-def _account_for_transparency(seen: Sequence[_Seen], layout: FolderLayout, account: Account) -> None:
+def _account_for_transparency(seen: Sequence[Seen], layout: FolderLayout, account: Account) -> None:
     count = sum(found.see_through for found in seen)
     if count:
         color = "white" if layout.background == WHITE else ",".join(map(str, layout.background))
@@ -211,7 +145,7 @@ def _account_for_transparency(seen: Sequence[_Seen], layout: FolderLayout, accou
         account.add("alpha", {"files": count, "background": list(layout.background)}, f"{line} (--background)")
 
 
-def _masks_as_stored(seen: Sequence[_Seen]) -> bool | None:
+def _masks_as_stored(seen: Sequence[Seen]) -> bool | None:
     """Which pixels masks of turned pictures were drawn on, by those whose size fits one of both only."""
     votes = set()
     for found in seen:
@@ -223,7 +157,7 @@ def _masks_as_stored(seen: Sequence[_Seen]) -> bool | None:
     return votes.pop() if len(votes) == 1 else None
 
 
-def _account_for_orientation(seen: Sequence[_Seen], stored_masks: bool | None, account: Account) -> None:
+def _account_for_orientation(seen: Sequence[Seen], stored_masks: bool | None, account: Account) -> None:
     count = sum(found.header is not None and found.header.orientation != 1 for found in seen)
     if not count:
         return
@@ -252,53 +186,17 @@ def _account_for_shapes(headers: Sequence[Header], layout: FolderLayout, account
         account.add("large", {"files": len(large)}, f"{line} and are read at reduced size")
 
 
-class Placed(NamedTuple):
-    """A mask on the pixels of its picture as it is shown, and what is to be said of that; "" if nothing."""
-
-    mask: np.ndarray
-    remark: str = ""
-
-
-def place_mask(
-    path: Path,
-    mask: Shaped[np.ndarray, "h w"],
-    own: Header,
-    *,
-    size: tuple[int, int] | None,
-    orientation: int,
-    rules: PictureRules,
-) -> Placed:
-    """Turn a mask so that it fits its picture as that is shown.
-
-    Args:
-        path: the mask's file.
-        mask: turned as its own file says.
-        own: what that says.
-        size: (height, width) of the picture as it is shown; None where nothing is known.
-        orientation: the picture's.
-        rules: of the category.
-
-    Raises:
-        FileFault: it fits no way.
-    """
-    stored = size[::-1] if size is not None and orientation >= 5 else size
-    if size is None or (own.size == size and (orientation == 1 or own.orientation != 1)):
-        return Placed(mask)
-    if own.orientation == 1 and orientation != 1:
-        if own.size == size and own.size == stored:
-            if rules.stored_masks is None:
-                return Placed(mask, "fits its picture both as that is shown and as it is stored; taken as it is shown")
-            return Placed(turned(mask, orientation) if rules.stored_masks else mask)
-        if own.size == size:
-            return Placed(mask)
-        if own.size == stored:
-            remark = "" if rules.stored_masks else "fits its picture only if it is turned like that; turned"
-            return Placed(turned(mask, orientation), remark)
-    if own.orientation >= 5 and own.size[::-1] == size:
-        remark = "fits its picture only if it is not turned as its file says; not turned"
-        return Placed(turned(mask, _TURNED_BACK[own.orientation]), remark)
-    raise FileFault(
-        path,
-        f"is {own.size[1]} x {own.size[0]} pixels, but its picture is {size[1]} x {size[0]}",
-        "draw it on that picture, or scale it to its size by nearest neighbour",
-    )
+def _account_for_odd_shapes(seen: Sequence[Seen], account: Account) -> None:
+    """Name the few pictures of other proportions than nearly all have: another product, or a part of a picture."""
+    shapes = [(found.path, found.header.size) for found in seen if found.header is not None]
+    if not shapes:
+        return
+    size, count = Counter(shape for _, shape in shapes).most_common(1)[0]
+    aspect = size[1] / size[0]
+    odd = [(p, s) for p, s in shapes if max(aspect * s[0] / s[1], s[1] / s[0] / aspect) > _SAME_SHAPE]
+    if odd and count >= _USUAL * len(shapes):
+        named = ", ".join(f"{path} ({shape[1]} x {shape[0]})" for path, shape in odd[:_NAMED])
+        line = (
+            f"shapes: {len(odd)} of {len(shapes)} pictures have other proportions than {size[1]} x {size[0]}: {named}"
+        )
+        account.add("shapes", {str(path): list(shape) for path, shape in odd}, line + ", ..." * (len(odd) > _NAMED))

@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 import struct
 import sys
 from collections.abc import Iterator
@@ -24,6 +25,9 @@ OTHER_HALF = {
     for colors in ("RGB", "RGBA", "RGBX")
     for order, opposite in (("B", "L"), ("L", "B"), ("N", _FOREIGN))
 } | {"LA;16B": ("RGBA", slice(1, 2))}
+_FULL = 65535
+# Width, height and largest value, with comments between.
+_PPM = re.compile(rb"P6" + 3 * rb"\s+(?:#[^\n]*\n\s*)*(\d+)" + rb"\s")
 _BITS_PER_SAMPLE, _MAX_VALUE, _MAX_SAMPLE_VALUE = 258, 281, 341
 
 
@@ -37,13 +41,14 @@ def stated_bits(content: Content, picture: Image.Image) -> tuple[int | None, boo
 
     TIFF: BitsPerSample of packed values; MaxSampleValue and SMaxSampleValue if they are the largest value of a depth
     (many programs put the picture's own largest value there, by which pictures of one product would differ). PNG: sBIT,
-    whose values the standard wants scaled up, while many programs leave them. PGM's and JPEG 2000's Pillow scales.
+    whose values the standard wants scaled up, while many programs leave them. PGM's and PPM's are scaled to 16 bits.
     """
     if picture.format == "PNG":
         noted = [max(data) for kind, data in _chunks(content.data) if kind == b"sBIT" and data]
         return (noted[0], True) if noted else (None, False)
-    if picture.format in ("PPM", "JPEG2000"):
-        return 16, False
+    if picture.format == "PPM":
+        # Of 65535, which many programs write whatever they hold, Pillow takes values as they are.
+        return (None if _largest_of_ppm(picture) == _FULL else 16), False
     tags: Any = getattr(picture, "tag_v2", {})
     bits = max(_numbers(tags, _BITS_PER_SAMPLE), default=8)
     if bits not in (8, 16, 32):
@@ -59,6 +64,8 @@ def has_wide_colors(content: Content, picture: Image.Image) -> bool:
     """Whether a picture's colours have 16 bits in the file; Pillow's mode does not tell."""
     if picture.format == "PNG":
         return content.data[24] == 16
+    if picture.format == "PPM":
+        return picture.mode == "RGB" and _largest_of_ppm(picture) > 255
     return picture.format == "TIFF" and max(_numbers(getattr(picture, "tag_v2", {}), _BITS_PER_SAMPLE), default=8) > 8
 
 
@@ -72,6 +79,9 @@ def wide_colors(
     """
     if picture.mode not in ("RGB", "RGBA", "LA"):
         return None
+    if picture.format == "PPM":
+        pixels = _wide_ppm(content)
+        return None if pixels is None else (pixels, None)
     again = Image.open(io.BytesIO(content.data), formats=(str(picture.format),))
     with again:
         tiles, channels = [], slice(3)
@@ -88,6 +98,27 @@ def wide_colors(
     pixels = (high[..., :colors].astype(np.uint16) << 8) | low
     alpha = high[..., -1] if picture.mode != "RGB" else None
     return (pixels[..., 0] if colors == 1 else pixels), alpha
+
+
+def _largest_of_ppm(picture: Image.Image) -> int:
+    """The largest value that a PGM or PPM names, as Pillow's decoder is told; it needs none for the usual two."""
+    tiles: Any = getattr(picture, "tile", ())
+    arguments = tiles[0].args if tiles else None
+    if isinstance(arguments, tuple) and isinstance(arguments[-1], int) and len(arguments) == 2:
+        return int(arguments[-1])
+    return _FULL if picture.mode.startswith("I") else 255
+
+
+def _wide_ppm(content: Content) -> UInt16[np.ndarray, "h w 3"] | None:
+    """Colours of 16 bits, which Pillow scales to 8; None of a PPM in plain text."""
+    header = re.match(
+        rb"P6(?:\s+(?:#[^\n]*\n\s*)*)(\d+)\s+(?:#[^\n]*\n\s*)*(\d+)\s+(?:#[^\n]*\n\s*)*(\d+)\s", content.data
+    )
+    if header is None:
+        return None
+    width, height, largest = map(int, header.groups())
+    values = np.frombuffer(content.data, ">u2", width * height * 3, header.end()).reshape(height, width, 3)
+    return np.round(np.minimum(values, largest) * (_FULL / largest)).astype(np.uint16)
 
 
 def _numbers(tags: Any, tag: int) -> tuple[float, ...]:

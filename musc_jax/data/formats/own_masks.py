@@ -52,11 +52,12 @@ class MaskRule:
         if keys.dtype == np.uint8:
             if self.soft and not noisy:
                 return keys if self.background[0] == BLACK else 255 - keys
-            table = self._defects(np.arange(256, dtype=np.int32) * GREY, noisy)
+            table = self.is_defect(np.arange(256, dtype=np.int32) * GREY, noisy=noisy)
             return np.where(table, np.uint8(255), np.uint8(0))[keys]
-        return np.where(self._defects(keys, noisy), np.uint8(255), np.uint8(0))
+        return np.where(self.is_defect(keys, noisy=noisy), np.uint8(255), np.uint8(0))
 
-    def _defects(self, keys: Int[np.ndarray, "*shape"], noisy: bool) -> Bool[np.ndarray, "*shape"]:
+    def is_defect(self, keys: Int[np.ndarray, "*shape"], *, noisy: bool) -> Bool[np.ndarray, "*shape"]:
+        """Which keys are a defect's, soft edges cut where they are."""
         distance = difference(keys, self.background)
         if noisy:
             return distance > self.noisy_cut

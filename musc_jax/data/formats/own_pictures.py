@@ -39,6 +39,7 @@ _TURNS = {
 }
 # One large picture at a time: each takes gigabytes while it is decoded.
 _LARGE = threading.Lock()
+_LIMIT = threading.Lock()
 
 
 class Header(NamedTuple):
@@ -91,6 +92,11 @@ class Picture:
         """The largest value, or what it may be where half of it is not known."""
         largest = int(self.pixels.max(initial=0))
         return largest << 8 | 255 if self.halved else largest
+
+    @property
+    def hidden(self) -> bool:
+        """Whether the file says that it is transparent everywhere: then colours are meant, and alpha is an error."""
+        return self.alpha is not None and not self.alpha.any()
 
     @property
     def reduced(self) -> bool:
@@ -183,7 +189,7 @@ def _opened(content: Content) -> Image.Image:
         return Image.open(file, formats=formats)
     except Image.DecompressionBombError:
         pass
-    # Pillow's own limit is a setting of the process; the plugins know nothing of it.
+    # Pillow's own limit is a setting of the process; the plugins know nothing of it. `decode` has one of its own.
     for name in formats:
         factory, accepts = Image.OPEN[name]
         if accepts is not None and accepts(content.data[:16]) is True:
@@ -251,7 +257,7 @@ def _decoded(content: Content, picture: Image.Image, header: Header, factor: int
     mode = picture.mode
     if mode == "F":
         raise FileFault(content.path, "holds floating-point numbers, not a picture", "convert it to 8 or 16 bits")
-    picture.load()
+    _load(picture)
     low = wide_colors(content, picture) if header.wide and not mode.startswith("I") else None
     if picture.format != "TIFF" and header.orientation != 1:
         picture = picture.transpose(_TURNS[header.orientation])
@@ -277,6 +283,20 @@ def _decoded(content: Content, picture: Image.Image, header: Header, factor: int
     halved = header.wide and low is None and not mode.startswith("I")
     palette = np.array(picture) if whole and picture.mode == "P" else None
     return Picture(header, pixels, alpha, inverted, halved, palette)
+
+
+def _load(picture: Image.Image) -> None:
+    """Decode; the TIFF and WebP plugins look at Pillow's limit once more, which is put aside for that moment."""
+    try:
+        picture.load()
+    except Image.DecompressionBombError:
+        with _LIMIT:
+            usual = Image.MAX_IMAGE_PIXELS
+            try:
+                Image.MAX_IMAGE_PIXELS = None
+                picture.load()
+            finally:
+                Image.MAX_IMAGE_PIXELS = usual
 
 
 def _turn(part: np.ndarray | None, header: Header) -> np.ndarray | None:
@@ -309,44 +329,3 @@ def _shrunk(pixels: np.ndarray, factor: int) -> np.ndarray:
         counts = np.diff(np.append(starts[1], pixels.shape[1]))
         rows.append(np.round(sums / counts.reshape(-1, *[1] * (block.ndim - 1))).astype(pixels.dtype))
     return np.stack(rows)
-
-
-def show(picture: Picture, *, bits: int, background: tuple[int, int, int]) -> UInt8[np.ndarray, "h w 3"]:
-    """A picture as it is seen: 8-bit RGB, over a background where it is transparent.
-
-    Args:
-        picture: decoded.
-        bits: of its values, if it is wide and does not say so itself.
-        background: red, green and blue.
-
-    Raises:
-        ValueError: it has values of more bits, or too few to be seen without those that could not be read.
-    """
-    pixels = picture.pixels
-    if picture.header.wide:
-        bits = bits_of(picture, bits)
-        full = 2**bits - 1
-        if picture.halved and bits < 14:
-            raise ValueError(f"has {bits} bits in colours of 16, of which only the upper 8 are read; save it as PNG")
-        if picture.largest > full:
-            raise ValueError(f"has values up to {picture.largest}, over the {full} of {bits} bits; pass another --bits")
-        if picture.halved:
-            pixels = np.round(np.minimum(pixels.astype(np.uint32) * 256 * 255 / full, 255)).astype(np.uint8)
-        else:
-            pixels = np.round(np.arange(full + 1) * (255 / full)).astype(np.uint8)[pixels]
-        pixels = 255 - pixels if picture.inverted else pixels
-    if pixels.ndim == 2:
-        pixels = np.repeat(pixels[..., None], 3, axis=-1)
-    if picture.alpha is None:
-        return pixels
-    alpha = picture.alpha[..., None].astype(np.uint32)
-    mixed = pixels * alpha + np.array(background, np.uint32) * (255 - alpha)
-    return ((mixed + 127) // 255).astype(np.uint8)
-
-
-def bits_of(picture: Picture, usual: int) -> int:
-    """Bits of a wide picture's values: as its file says, unless that is a lie; else those of its folder."""
-    stated, header = picture.header.bits, picture.header
-    if stated is None or header.scaled or picture.largest >= 2**stated:
-        return usual
-    return stated

@@ -233,6 +233,22 @@ def test_noise_alone_makes_no_sample_defective(tmp_path):
     assert [sample.gt_label for sample in dataset.samples("parts", size=16)] == [1, 0, 1]
 
 
+def test_soft_masks_that_are_dim_as_a_whole_are_cut_at_half_of_what_they_reach(tmp_path):
+    dataset = opened(tmp_path / "parts", [png(soft(i, scale=100)) for i in range(3)])
+    for i, mask in enumerate(read(dataset)):
+        np.testing.assert_array_equal(
+            mask, soft(i, scale=100) > int(max(soft(k, scale=100).max() for k in range(3))) // 2
+        )
+        assert mask.any()
+
+
+def test_masks_without_any_defect_are_said_to_be_so(tmp_path):
+    dataset = flat(tmp_path / "parts", [png(np.zeros(SHAPE, np.uint8)) for _ in range(3)])
+    assert said(dataset) == ["masks: none of 3 shows a defect (--masks says otherwise)"]
+    noise = [jpeg(painted(i, [0], [2])) for i in range(3)]
+    assert "none of 3 shows a defect" in said(opened(tmp_path / "lossy", noise, suffix="jpg"))[0]
+
+
 # What is odd
 
 
@@ -277,6 +293,17 @@ def test_a_picture_is_no_mask(tmp_path):
     assert (
         "looks like a picture, not like a mask: it has no background of one colour; draw defects in white" in lines[0]
     )
+
+
+def test_a_picture_on_black_is_no_mask_either(tmp_path):
+    """Most of its area is black, as that of a mask."""
+    masks = []
+    for i in range(3):
+        shown = np.zeros((*SHAPE, 3), np.uint8)
+        shown[8:32, 8:32] = picture(i)[8:32, 8:32]
+        masks.append(png(shown))
+    with pytest.raises(DataError, match="looks like a picture, not like a mask"):
+        opened(tmp_path / "parts", masks)
 
 
 def test_masks_in_which_no_colour_is_the_background_are_refused(tmp_path):

@@ -17,6 +17,7 @@ from musc_jax.data import DataError, FolderLayout, open_dataset
 from musc_jax.data.formats import own_pictures, pictures
 from musc_jax.data.formats.files import Content, FileFault
 from musc_jax.data.formats.remarks import overheard
+from musc_jax.data.formats.showing import show
 
 SIZE = (30, 40)
 
@@ -269,6 +270,26 @@ def test_white_is_zero_in_16_bits(tmp_path):
     assert int(image[0, 0, 0]) > int(image[-1, -1, 0])
 
 
+def netpbm(values, kind, largest):
+    """PGM or PPM as programs write it, with a comment."""
+    head = f"{kind}\n# by a camera\n{values.shape[1]} {values.shape[0]}\n{largest}\n"
+    return head.encode() + values.astype(">u2").tobytes()
+
+
+@pytest.mark.parametrize("colors", [False, True])
+@pytest.mark.parametrize(("largest", "stated", "bits"), [(1000, 65535, 10), (1000, 1023, None), (65535, 65535, 16)])
+def test_pgm_and_ppm_of_16_bits(tmp_path, colors, largest, stated, bits):
+    """Many programs write 65535 as the largest value, whatever they hold."""
+    values = np.stack([ramp(largest)] * 3, -1) if colors else ramp(largest)
+    data = netpbm(values, "P6" if colors else "P5", stated)
+    dataset = opened(write(tmp_path / "parts", {f"{i}.ppm": data for i in range(2)}))
+    facts = dataset.accounts["parts"].facts["bits"]
+    assert facts["bits"] == bits or facts["say_themselves"] == 2
+    image = dataset.load("parts", 0, size=30).image
+    assert int(image.max()) >= 245
+    assert len(np.unique(image)) > 120
+
+
 # Transparency
 
 
@@ -327,9 +348,28 @@ def half_transparent():
 )
 def test_every_form_of_transparency(name, data):
     found = own_pictures.decode(content(data))
-    image = own_pictures.show(found, bits=16, background=(255, 255, 255))
+    image = show(found, bits=16, background=(255, 255, 255))
     assert (image[:20] == 255).all(), name
     assert (image[20:] == 0).all(), name
+
+
+def test_a_file_that_is_transparent_everywhere_is_not_believed(tmp_path):
+    """As 32-bit pictures whose fourth byte nobody set."""
+    pixels = np.concatenate([picture(0), np.zeros((40, 40, 1), np.uint8)], -1)
+    dataset = opened(write(tmp_path / "parts", {f"{i}.png": encoded(pixels, "PNG") for i in range(2)}))
+    np.testing.assert_array_equal(dataset.load("parts", 0, size=40).image, pixels[..., :3])
+    (line,) = dataset.warnings
+    assert "0.png: is transparent everywhere, which is not believed" in line
+    assert "alpha" not in dataset.accounts["parts"].facts
+
+
+def test_a_picture_that_vanishes_on_its_background_is_named(tmp_path):
+    """White ink on nothing, on white."""
+    pixels = np.full((40, 40, 4), 255, np.uint8)
+    pixels[..., 3] = blob()
+    root = write(tmp_path / "parts", {f"{i}.png": encoded(pixels, "PNG") for i in range(2)})
+    assert "0.png: shows one colour only (255,255,255); pass another --background" in opened(root).warnings[0]
+    assert not opened(root, background=(0, 0, 0)).warnings
 
 
 # Forms
@@ -343,13 +383,6 @@ def test_more_forms_are_pictures_of_plain_folders_only(tmp_path, suffix, form):
     root = write(tmp_path / "parts", {f"{i}.{suffix}": encoded(picture(i), form) for i in range(2)})
     assert opened(root).load("parts", 0, size=16).image.any()
     assert f".{suffix}" not in pictures.EXTENSIONS
-
-
-def test_pgm_is_scaled_by_its_own_largest_value(tmp_path):
-    values = ramp(1000)
-    data = f"P5\n{SIZE[1]} {SIZE[0]}\n1000\n".encode() + values.astype(">u2").tobytes()
-    root = write(tmp_path / "parts", {f"{i}.pgm": data for i in range(2)})
-    assert int(opened(root).load("parts", 0, size=30).image.max()) >= 254
 
 
 def test_heic_is_named_with_the_way_out_whatever_it_is_called(tmp_path):
@@ -423,6 +456,27 @@ def test_numbers_that_are_no_picture_are_refused(tmp_path):
         root = write(tmp_path / "parts", {f"{i}.tif": buffer.getvalue() for i in range(2)})
         with pytest.raises(DataError, match=message):
             opened(root)
+
+
+def test_pictures_beyond_pillows_own_limit_are_read(tmp_path, monkeypatch):
+    """It is a setting of the process, which stays as it is; there is a limit of this program's own."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    files = {"0.png": encoded(picture(0), "PNG"), "1.jpg": encoded(picture(1), "JPEG"), "2.tif": pages(1)}
+    dataset = opened(write(tmp_path / "parts", files))
+    assert not dataset.warnings
+    np.testing.assert_array_equal(dataset.load("parts", 0, size=40).image, picture(0))
+    assert dataset.load("parts", 1, size=40).image.any()
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_pictures_of_other_proportions_are_named(tmp_path):
+    files = {f"{i}.png": encoded(picture(i, (24, 32, 3)), "PNG") for i in range(8)}
+    files |= {"8.png": encoded(picture(8, (32, 24, 3)), "PNG"), "9.png": encoded(picture(9, (48, 64, 3)), "PNG")}
+    dataset = opened(write(tmp_path / "parts", files))
+    (line,) = [line for line in dataset.accounts["parts"].lines if line.startswith("shapes:")]
+    assert line == (
+        f"shapes: 1 of 10 pictures have other proportions than 32 x 24: {tmp_path / 'parts' / '8.png'} (24 x 32)"
+    )
 
 
 # What libraries remark

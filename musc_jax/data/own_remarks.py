@@ -1,14 +1,32 @@
-"""What is odd about the mask of one's own sample, once it is known what it means."""
+"""What is odd about a picture or mask of one's own, once it is known how it is read."""
 
 from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import UInt8
 
+from musc_jax.data.formats.own_pictures import Picture
 from musc_jax.data.formats.resizing import make_square, resize_defect, resize_mask
 
 # What is not over one half may be a soft edge, or noise; numbers of classes are defects before they come here.
 _NOISE = 20
+
+
+def shown_remarks(picture: Picture, shown: UInt8[np.ndarray, "h w 3"]) -> Iterator[tuple[str, str]]:
+    """What is odd about a picture, each with its topic in the category's account.
+
+    Args:
+        picture: as its file has it.
+        shown: as it is seen.
+    """
+    if picture.header.frames > 1:
+        yield "pages", f"has {picture.header.frames} pictures in it; the first is read"
+    if picture.hidden:
+        yield "hidden", "is transparent everywhere, which is not believed: its colours are looked at"
+    if (shown == shown[:1, :1]).all():
+        color = ",".join(map(str, shown[0, 0]))
+        hint = "; pass another --background" if picture.alpha is not None and not picture.hidden else ""
+        yield "blank", f"shows one colour only ({color}){hint}"
 
 
 def label_of(mask: UInt8[np.ndarray, "h w"]) -> int:
