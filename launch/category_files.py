@@ -1,12 +1,19 @@
-"""The files of a category: scores, maps and pictures."""
+"""What is written of a category: the table of its scores, and what is saved of each sample."""
 
-from launch.output import SCORES, map_tiff, saved_file, scores_csv
-from musc_jax import pipeline, report
+from collections.abc import Iterator
+
+from launch.output import map_tiff as tiff
+from launch.output import saved_file, scores_csv
+from musc_jax import report
+from musc_jax.pipeline import Results
 from musc_jax.storage.paths import readable
 
+# Of a file of each kind, in bytes: a map takes its pixels and a head, a picture at least so much.
+_HEAD, _PICTURE, _ROW = 400, 60_000, 100
 
-def category_files(results: pipeline.Results, save: tuple[str, ...], note: str | None) -> dict[str, bytes]:
-    """The files of a category, by their names in its folder."""
+
+def scores_table(results: Results) -> bytes:
+    """The rows of scores.csv."""
     rows = [
         {
             "sample": sample.name,
@@ -19,10 +26,14 @@ def category_files(results: pipeline.Results, save: tuple[str, ...], note: str |
         }
         for sample, pred, highest in zip(results.samples, results.pred_scores, results.max_scores, strict=True)
     ]
-    files = {SCORES: scores_csv(rows)}
+    return scores_csv(rows)
+
+
+def saved_files(results: Results, save: tuple[str, ...], note: str | None) -> Iterator[tuple[str, bytes]]:
+    """Names, in the category's folder, and contents of what is saved of each sample; pictures come last."""
     if "maps" in save:
         for sample, anomaly_map in zip(results.samples, results.anomaly_maps, strict=True):
-            files[saved_file("maps", sample.name)] = map_tiff(anomaly_map)
+            yield saved_file("maps", sample.name), tiff(anomaly_map)
     if "images" in save:
         scale = report.color_scale(results.anomaly_maps)
         for i, sample in enumerate(results.samples):
@@ -36,5 +47,10 @@ def category_files(results: pipeline.Results, save: tuple[str, ...], note: str |
                 gt_label=sample.gt_label,
                 note=note,
             )
-            files[saved_file("images", sample.name)] = report.png_bytes(picture)
-    return files
+            yield saved_file("images", sample.name), report.png_bytes(picture)
+
+
+def least_bytes(count: int, size: int, save: tuple[str, ...]) -> int:
+    """What the files of so many samples take at least, maps being `size` pixels wide."""
+    each = _ROW + ("maps" in save) * (4 * size * size + _HEAD) + ("images" in save) * _PICTURE
+    return count * each

@@ -1,6 +1,9 @@
 """What every command does alike: flags, one readable line for bad input, exit codes."""
 
+import contextlib
+import errno
 import faulthandler
+import io
 import os
 import re
 import sys
@@ -16,12 +19,15 @@ from musc_jax.execution.memory import return_freed_memory
 # it a tenth of a second.
 os.environ.setdefault("PARLAY_NUM_THREADS", "1")
 
+# What the file system says without a file's name, where one is written that is open already.
+_NO_ROOM = {getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EROFS", "EIO", "EFBIG")} - {None}
 _NEEDED = re.compile(r"flag --\w+=None: Flag (--\w+) must have a value other than None\.")
 
 
 def say(text: str) -> None:
-    """Prints a line for people, apart from the command's output."""
-    print(text, file=sys.stderr, flush=True)
+    """Prints a line for people, apart from the command's output; where nobody reads it, work goes on."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def expanded(path: str | None) -> str | None:
@@ -69,11 +75,11 @@ def execute(
         takes_arguments: Whether what is no flag means something to it.
 
     Returns:
-        The exit code: that of `work`, 2 for bad input, 130 on Ctrl-C.
+        The exit code: that of `work`, 2 for bad input, 130 on Ctrl-C, 141 where whoever read what is printed stopped
+        doing so, as of programs that end by that (`| head`).
     """
     if wants_help(argv):
-        print(help_text(about, *own))
-        return 0
+        return _printed(lambda: print(help_text(about, *own)))
     try:
         arguments = parse(argv, *own)
     except (flags.Error, ValueError) as error:
@@ -88,11 +94,14 @@ def execute(
         say(f"error: expected flags only, received {' '.join(arguments)!r}; see --help")
         return 2
     try:
-        return work() or 0
+        return _printed(work)
     except refused as error:
         say(f"error: {error}")
         return 2
     except OSError as error:
+        if error.filename is None and error.errno in _NO_ROOM:
+            say(f"error: cannot write ({error.strerror}); make room for --cache_dir and --output_dir")
+            return 2
         if error.filename is None:
             raise
         # A file that cannot be read or written is nothing that a traceback would explain.
@@ -101,6 +110,26 @@ def execute(
     except KeyboardInterrupt:
         say(interrupted)
         return 130
+
+
+def _printed(work: Callable[[], int | None]) -> int:
+    """The exit code of a command whose output may not arrive; what it wrote by then is written."""
+    try:
+        code = work() or 0
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError as error:
+        if error.filename is not None:
+            raise
+        _print_nowhere()
+        return 128 + 13  # a shell's number for the end by SIGPIPE, which Python does not let happen
+    return code
+
+
+def _print_nowhere() -> None:
+    """Spares the interpreter another try to print what was not read, and its message on that."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run(main: Callable[[list[str]], int]) -> None:
@@ -113,3 +142,5 @@ def prepare_process() -> None:
     """What a process of our own is started with, and somebody else's is spared."""
     logging.use_absl_handler()
     faulthandler.enable()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names in any script, whatever the locale has letters for

@@ -28,15 +28,15 @@ import weights
 from launch import command, distributed
 from launch import flags as options
 from launch import input_flags as inputs
-from launch.category_files import category_files
 from launch.command import say
 from launch.compilation import keep_programs
 from launch.evaluation import run_category
 from launch.identity import category_digest, expect_same
 from launch.output import OutputError, ResultsFolder, refuse_within
 from launch.progress import ProgressBar
-from launch.summary import lost_masks, summarise
-from musc_jax import metrics as measure
+from launch.summary import summarise
+from launch.unwritten import Unwritten
+from launch.writing import finished_records, origins, write_results
 from musc_jax.config import Config, ConfigError
 from musc_jax.data import DataError, Dataset, open_dataset
 from musc_jax.execution.memory import BudgetError
@@ -111,7 +111,9 @@ def evaluate() -> None:
     folder = None
     if distributed.is_first():
         output_dir = command.path("output_dir", options.OUTPUT_DIR.value)
-        folder = ResultsFolder(output_dir, inputs.DATASET.value, data_folders=data_folders)
+        folder = ResultsFolder(
+            output_dir, inputs.DATASET.value, data_folders=data_folders, replace=options.REPLACE.value
+        )
         folder.expect(dict.fromkeys(inputs.CATEGORIES.value or (), ()))  # before what takes minutes, and again below
     note = RANDOM_NOTE if config.random_weights else None
     dataset = _open(resolved, cache_dir)
@@ -127,6 +129,7 @@ def evaluate() -> None:
     with folder.locked() if folder else contextlib.nullcontext():
         if folder:
             folder.expect({name: dataset.names(name) for name in dataset.categories}, save)
+            folder.expect_same_data(origins(dataset))
         _evaluate(resolved, dataset, division, folder, save, note, started)
 
 
@@ -155,12 +158,13 @@ def _evaluate(
     """Category by category; of several processes the first has the folder, looks into it, writes and reports."""
     programs, records, config = Programs(profile=options.PROFILE.value), {}, resolved.config
     budget, cache_dir = options.memory_budget(), command.path("cache_dir", options.CACHE_DIR.value)
-    for category in dataset.categories:
-        digest = category_digest(config, dataset, category, division)
-        record = folder.finished(category, digest, save) if folder else None
-        if record and record.get("skipped") and not inputs.SKIP_BAD.value:
-            record = None  # samples were left out on request, and nobody requests it now
-        if not distributed.agreed(record is not None):
+    digests = {category: category_digest(config, dataset, category, division) for category in dataset.categories}
+    finished = finished_records(dataset, digests, folder, save, size=resolved.size) if folder else {}
+    unwritten = Unwritten(cache_dir)
+    for category, digest in digests.items():
+        record = finished.get(category)
+        scored = unwritten.recall(digest, dataset, category, resolved.size) if folder and record is None else None
+        if not distributed.agreed(record is not None or scored is not None):
             if folder:
                 folder.remove_summary()
             bar = ProgressBar(f"{category}: ")
@@ -178,28 +182,17 @@ def _evaluate(
                 )
             finally:
                 bar.close()
-            if folder is None:
-                continue
-            record = folder.write_category(
-                category,
-                digest=digest,
-                save=save,
-                files=category_files(scored.results, save, note),
-                metrics=measure.mean_metrics(scored.metrics)[0],
-                timings=scored.seconds,
-                warnings=[
-                    *(f"left out of {category}: {error}" for error in scored.results.skipped),
-                    *lost_masks(category, scored.results.samples, resolved.size),
-                ],
-                num_samples=len(dataset.names(category)) - len(scored.results.skipped),
-                skipped=[error.name for error in scored.results.skipped],
-                seeds=scored.metrics if len(scored.metrics) > 1 else None,
-            )
         elif folder:
-            say(f"{category}: finished before with the same settings, taken from {folder.folder(category)}")
+            place = folder.folder(category) if record else "the cache, where it was kept"
+            say(f"{category}: finished before with the same settings, taken from {place}")
+        if folder is None:
+            continue
+        if scored is not None:
+            record = write_results(folder, dataset, category, digest, scored, unwritten, save=save, note=note)
         records[category] = record
     if folder:
-        summarise(resolved, dataset, division, folder, records, programs, note, started)
+        summarise(resolved, dataset, division, folder, records, programs, note, started, origins=origins(dataset))
+        unwritten.forget(list(digests.values()))
 
 
 def main(argv: list[str]) -> int:

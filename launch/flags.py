@@ -140,6 +140,7 @@ MEMORY_GB = flags.DEFINE_float(
     "free.",
 )
 OUTPUT_DIR = flags.DEFINE_string("output_dir", "results", "Where results are written.")
+REPLACE = flags.DEFINE_bool("replace", False, "Replace results of other samples that lie where these go.")
 CACHE_DIR = flags.DEFINE_string("cache_dir", str(_DEFAULT_CACHE), "Where derived files are kept.")
 SAVE = flags.DEFINE_list("save", [], "What to save besides scores and metrics: maps, images.")
 PROFILE = flags.DEFINE_bool(

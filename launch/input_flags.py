@@ -10,6 +10,7 @@ from musc_jax.config import ConfigError
 from musc_jax.data import DATASETS, Camera, FolderLayout
 from musc_jax.data.folder_layout import MASK_RULES
 from musc_jax.data.formats.resizing import FITS
+from musc_jax.storage.paths import readable
 
 flags = OwnFlags()
 
@@ -145,6 +146,17 @@ def _numbers(flag: FlagHolder, expected: str) -> tuple[float, ...]:
         return tuple(map(float, flag.value))
     except ValueError:
         raise ConfigError(f"--{flag.name}: expected {expected}, received {','.join(flag.value)!r}") from None
+
+
+def sources(category: str) -> tuple[str, ...]:
+    """The folders that a category's samples lie in, links resolved, the dataset's first; none for one that is made."""
+    if DATA_DIR.value is None:
+        return ()
+    root, layout = Path(command.expanded(DATA_DIR.value) or ""), folder_layout()
+    own = root / category if layout and CATEGORIES.value else root
+    folders = [path.resolve() for path in (root, own, *(own / name for name in (layout.folders if layout else ())))]
+    outside = [path for path in folders[2:] if not path.is_relative_to(folders[1])]
+    return tuple(dict.fromkeys(readable(path) for path in (*folders[:2], *sorted(outside))))
 
 
 def data_folders() -> tuple[Path, ...]:

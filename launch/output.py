@@ -2,10 +2,12 @@
 
 import contextlib
 import csv
+import errno
 import hashlib
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from launch.own_files import (
     SCORES,
     SUMMARIES,
     WAY_OUT,
+    Origin,
     OutputError,
     is_plain_file,
     is_summary,
@@ -26,6 +29,7 @@ from launch.own_files import (
     read_record,
     refuse_foreign,
     replace_own,
+    summary_origins,
 )
 from musc_jax.storage import atomic
 from musc_jax.storage.paths import UnsafeNameError, below, link_between
@@ -59,8 +63,10 @@ class ResultsFolder:
     earlier run lists it; everything else stays where it is, or the run is refused before any work.
     """
 
-    def __init__(self, output_dir: Path, dataset: str, *, data_folders: Sequence[Path] = ()) -> None:
-        self.path, self._data_folders = below(output_dir, dataset), data_folders
+    def __init__(
+        self, output_dir: Path, dataset: str, *, data_folders: Sequence[Path] = (), replace: bool = False
+    ) -> None:
+        self.path, self._data_folders, self._replaces = below(output_dir, dataset), data_folders, replace
         # Also with the default, in a folder of one's own parts: the next run would find this one's pictures there.
         refuse_within(self.path, data_folders, "--output_dir")
         with _explained(self.path), atomic.temporary(self.path / RECORD) as probe:
@@ -115,10 +121,44 @@ class ResultsFolder:
                 raise OutputError(f"{folder}: is where the run's summary goes; rename the category {category!r}")
             files = [SCORES, *(saved_file(kind, name) for kind in save for name in names)]
             with _explained(folder):
-                self._expect_room(category, folder, samples)
+                self._expect_place(category, folder, samples)
                 refuse_foreign(folder, files)
+                _expect_short(folder / max(files, key=len))
 
-    def _expect_room(self, category: str, folder: Path, others: Mapping[str, Any]) -> None:
+    def expect_same_data(self, origins: Mapping[str, Origin]) -> None:
+        """Refuses to replace the results of other samples, unless asked to; the same data may have changed.
+
+        Args:
+            origins: What each category that will be written is computed from.
+
+        Raises:
+            OutputError: Names the folder, and what its results were computed from.
+        """
+        if self._replaces:
+            return
+        for category, origin in origins.items():
+            known = Origin.of(read_record(self.folder(category)))
+            if known is not None and known.is_other(origin):
+                raise OutputError(_of_other_samples(self.folder(category), known, origin))
+        last = summary_origins(self.path)
+        moved = any(not last[category].is_other(origins[category]) for category in last.keys() & origins.keys())
+        same_place = {origin.root for origin in last.values()} & {origin.root for origin in origins.values()}
+        if last and origins and not moved and not same_place:
+            one, other = next(iter(last.values())), next(iter(origins.values()))
+            raise OutputError(_of_other_samples(self.path / "metrics.json", one, other))
+
+    def expect_space(self, needed: int) -> None:
+        """Refuses to begin where so many bytes will surely not fit."""
+        with _explained(self.path):
+            free = shutil.disk_usage(self.path).free
+        if needed > free:
+            wanted, there = (f"{size / 1e9:.2f} GB" for size in (needed, free))
+            raise OutputError(
+                f"{self.path}: results take at least {wanted}, {there} are free; make room, save less (--save), or "
+                "pass another --output_dir"
+            )
+
+    def _expect_place(self, category: str, folder: Path, others: Mapping[str, Any]) -> None:
         for other in others:
             inner = category.removeprefix(f"{other}/").split("/")[0]
             if category.startswith(f"{other}/") and inner in (RECORD, SCORES, *SAVED):
@@ -158,20 +198,23 @@ class ResultsFolder:
         *,
         digest: str,
         save: tuple[str, ...],
-        files: Mapping[str, bytes],
+        files: Mapping[str, bytes] | Iterable[tuple[str, bytes]],
         metrics: Metrics,
         timings: Mapping[str, float],
         warnings: list[str],
         num_samples: int,
         skipped: Sequence[str] = (),
         seeds: Mapping[str, Metrics] | None = None,
+        origin: Origin | None = None,
     ) -> dict[str, Any]:
         """Writes a category's files and its record, in place of those that an earlier run wrote.
+
+        Files may come one by one, as they are made.
 
         Raises:
             OutputError: No room or no permission; or what `expect` refuses has appeared meanwhile.
         """
-        record = {
+        record: dict[str, Any] = {
             "digest": digest,
             "saved": list(save),
             "metrics": dict(metrics),
@@ -180,16 +223,17 @@ class ResultsFolder:
             "num_samples": num_samples,
             "skipped": list(skipped),
             **({"seeds": {seed: dict(values) for seed, values in seeds.items()}} if seeds else {}),
-            "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+            **(origin._asdict() if origin else {}),
+            "files": {},
         }
         final = self.folder(category)
         with _explained(final), atomic.temporary(self.path / RECORD) as partial:
-            for name, data in {**files, RECORD: json_text(record).encode()}.items():
-                target = below(partial, name)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(data)
-            self._expect_room(category, final, {})
-            refuse_foreign(final, list(files))
+            for name, data in files.items() if isinstance(files, Mapping) else files:
+                record["files"][name] = hashlib.sha256(data).hexdigest()
+                _write_below(partial, name, data)
+            _write_below(partial, RECORD, json_text(record).encode())
+            self._expect_place(category, final, {})
+            refuse_foreign(final, list(record["files"]))
             if os.path.lexists(final):
                 replace_own(partial, final, record)
             else:
@@ -223,6 +267,28 @@ class ResultsFolder:
         self.write("run.json", json_text(run))
         summary: dict[str, Any] = {"note": note} if note else {}
         self.write("metrics.json", json_text(summary | {"categories": categories, "mean": mean, **(repetitions or {})}))
+
+
+def _write_below(folder: Path, name: str, data: bytes) -> None:
+    target = below(folder, name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(data)
+
+
+def _expect_short(path: Path) -> None:
+    """Lets the file system say whether a path is too long as a whole; of anything else others speak."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise
+
+
+def _of_other_samples(place: Path, known: Origin, origin: Origin) -> str:
+    return (
+        f"{place}: is the result of other samples, from {known}, not from {origin}; pass another --output_dir, or "
+        "--replace if it is no longer needed"
+    )
 
 
 @contextlib.contextmanager

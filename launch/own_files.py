@@ -5,9 +5,9 @@ import csv
 import json
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from musc_jax.storage.paths import UnsafeNameError, below
 
@@ -34,6 +34,43 @@ class OutputError(ValueError):
     """The results folder cannot be used; the message says why and what to pass instead."""
 
 
+class Origin(NamedTuple):
+    """What results were computed from."""
+
+    source: tuple[str, ...]
+    """The folders that the samples lie in, the first of them the dataset's; none for one that is made."""
+    samples: str
+    """Digest of the samples."""
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any] | None) -> "Origin | None":
+        """What a record says; None where it does not."""
+        source, samples = (record or {}).get("source"), (record or {}).get("samples")
+        if not isinstance(source, list | tuple) or not isinstance(samples, str):
+            return None
+        return cls(tuple(map(str, source)), samples)
+
+    @property
+    def root(self) -> str:
+        """The dataset's folder."""
+        return self.source[0] if self.source else ""
+
+    def is_other(self, origin: "Origin") -> bool:
+        """Whether these are other samples: neither of the same folders, nor the same ones that have been moved."""
+        return self.source != origin.source and self.samples != origin.samples
+
+    def __str__(self) -> str:
+        return ", ".join(self.source) or "a dataset that is made"
+
+
+def summary_origins(folder: Path) -> dict[str, Origin]:
+    """What the categories of a run's summary were computed from; nothing where it does not say."""
+    run = _object(folder / "run.json") or {}
+    given = run.get("origins")
+    found = {name: Origin.of(entry) for name, entry in given.items()} if isinstance(given, dict) else {}
+    return {name: origin for name, origin in found.items() if origin is not None}
+
+
 def read_record(folder: Path) -> dict[str, Any] | None:
     """The record of a category's folder; None where there is none of ours."""
     record = _object(folder / RECORD)
@@ -56,7 +93,9 @@ def _is_own_name(name: str) -> bool:
 def _begun_record(*records: dict[str, Any]) -> dict[str, Any]:
     """The record of a folder whose files are being replaced: finished as nothing, and ours are those of all records."""
     files = {name: None for record in records for name in record["files"]}
-    return {"digest": None, "saved": [], "metrics": {}, "num_samples": 0, "files": files}
+    origin = Origin.of(records[-1]) if records else None
+    begun: dict[str, Any] = {"digest": None, "saved": [], "metrics": {}, "num_samples": 0, "files": files}
+    return begun | (origin._asdict() if origin else {})
 
 
 def _holds_only_results(folder: Path) -> bool:

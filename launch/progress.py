@@ -7,6 +7,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from launch.command import say
+
 _LINE_SECONDS = 15
 # Units of sizes: from so many bytes on, by so much, with so many decimals.
 _SIZES = ((1e7, "MB", 1e6, 0), (1e6, "MB", 1e6, 1), (1e4, "kB", 1e3, 0), (1e3, "kB", 1e3, 1), (0, "bytes", 1, 0))
@@ -65,7 +67,7 @@ class ProgressBar:
         line = f"{self._label}{self._stage}: {text}"
         self._printed = now
         if line != self._line:
-            print(line, file=sys.stderr, flush=True)
+            say(line)
         self._line = line
 
     def _amounts(self, done: int, total: int | None) -> str:

@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -12,7 +12,7 @@ import musc_jax
 from launch import flags as options
 from launch import input_flags as inputs
 from launch.command import say
-from launch.output import ResultsFolder
+from launch.output import Origin, ResultsFolder
 from musc_jax import metrics as measure
 from musc_jax import report
 from musc_jax.data import Dataset, Sample
@@ -55,8 +55,10 @@ def summarise(
     programs: Programs,
     note: str | None,
     started: float,
+    *,
+    origins: Mapping[str, Origin],
 ) -> None:
-    """Prints the tables, compares with what was published, and writes metrics.json, metrics.csv and run.json."""
+    """Writes metrics.json, metrics.csv and run.json; then prints the tables and compares with what was published."""
     config = resolved.config
     categories = {name: record["metrics"] for name, record in records.items()}
     mean, counts = measure.mean_metrics(categories)
@@ -68,14 +70,6 @@ def summarise(
     skipped = {name: [*dataset.skipped[name], *record.get("skipped", ())] for name, record in records.items()}
     repetitions = _repetitions(records)
     deviation = repetitions["deviation"]["mean"] if repetitions else None
-    print(report.metrics_table(categories, mean, counts, deviation=deviation, note=note))
-    if repetitions:
-        print(
-            f"means and standard deviations over {len(division.seeds)} random choices "
-            f"(seeds {','.join(map(str, division.seeds))}); scores, maps and pictures are of the first"
-        )
-    print()
-    print(report.timings_table(timings))
     published = None
     whole = inputs.LIMIT.value is None and division.normal_ratio == 1 and not any(skipped.values())
     if note is None and whole and options.is_standard(config):
@@ -89,9 +83,6 @@ def summarise(
             subsets=division.subsets,
             batch_size=division.batch_size,
         )
-    if published is not None:
-        print()
-        print(report.difference_line(mean, published))
     device = jax.devices()[0]
     run = {
         "command": options.flags.argv,
@@ -106,6 +97,7 @@ def summarise(
         "peak_memory_bytes": peak_memory(),
         "samples": {name: record["num_samples"] for name, record in records.items()},
         "skipped": skipped,
+        "origins": {name: origin._asdict() for name, origin in origins.items()},
         "inputs": {name: account.facts for name, account in dataset.accounts.items()},
         "warnings": [*dataset.warnings, *(line for record in records.values() for line in record["warnings"])],
     }
@@ -117,6 +109,18 @@ def summarise(
         note=note,
         repetitions=repetitions,
     )
+    # Last, as whoever reads this may stop doing so.
+    print(report.metrics_table(categories, mean, counts, deviation=deviation, note=note))
+    if repetitions:
+        print(
+            f"means and standard deviations over {len(division.seeds)} random choices "
+            f"(seeds {','.join(map(str, division.seeds))}); scores, maps and pictures are of the first"
+        )
+    print()
+    print(report.timings_table(timings))
+    if published is not None:
+        print()
+        print(report.difference_line(mean, published))
     print(
         f"\n{folder.path}: metrics.json, metrics.csv, run.json and a folder for each category "
         f"({time.perf_counter() - started:.0f} s, of which {programs.compile_seconds:.0f} s compilation)"

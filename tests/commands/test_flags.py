@@ -51,6 +51,7 @@ BAD = {
     "seeds": ["1,2", "1,1 --subsets=2", "-1 --subsets=2", "a --subsets=2"],
     "seed": ["-1", "4294967296", "0.5"],
     "memory_gb": ["0", "-1", "nan", "inf", "much"],
+    "replace": ["maybe"],
     "save": ["videos", "maps,videos"],
     "profile": ["maybe"],
     "coordinator": ["host", "host:1 --num_processes=2"],

@@ -192,6 +192,7 @@ TABLE = {
         {"programs.folder": Path("x"), "run.cache_dir": Path("x"), "data.cache_dir": Path("x")}
         | {f"{part}.cache_dir": Path("x/weights") for part in ("image", "points")},
     ),
+    "replace": ((), {"results.replace": True}),
     "save=maps": ((), {"results.save": ("maps",)}),
     "profile": ((), {"run.profile": True}),
 }
