@@ -30,6 +30,11 @@ install_libraries() {
     $root apt-get update -qq
     DEBIAN_FRONTEND=noninteractive $root apt-get install -qq -y --no-install-recommends $libraries >/dev/null
   }
+  # The report page is tested in a browser, which takes half a minute; where no package is called so, those tests skip.
+  command -v chromium-headless-shell chromium google-chrome >/dev/null || {
+    $root apt-get update -qq &&
+      DEBIAN_FRONTEND=noninteractive $root apt-get install -qq -y --no-install-recommends chromium-headless-shell >/dev/null
+  } || echo "no browser: the report page's tests in one are skipped"
 }
 
 # make_environment PYTHON FOLDER [EXTRAS]: sets `bin`.

@@ -1,11 +1,12 @@
 """Pictures: image, ground truth and heat overlay side by side, one colour scale for a whole category."""
 
 import io
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Num, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
@@ -15,9 +16,12 @@ _INK, _PAPER, _WARN = (24, 24, 27), (255, 255, 255), (176, 32, 32)
 _TRUTH = np.array((60, 220, 90), np.float64)
 _LUMINANCE = np.array((0.299, 0.587, 0.114), np.float64)
 # Anchors of a dark-to-bright heat scale whose lightness rises evenly, so that it also reads in grey.
-_HEAT = np.array(
+HEAT = np.array(
     [(20, 11, 53), (101, 21, 110), (187, 55, 84), (237, 105, 37), (251, 180, 26), (252, 255, 164)], np.float64
 )
+"""Colours from the low end of the scale to the high one, evenly spaced."""
+NORMAL_PERCENTILE = 98
+"""Under its value lies a sample's surface, apart from defects that are small beside it."""
 # Fonts of the usual systems, those with the most scripts first.
 _FONTS = (
     "NotoSansCJK-Regular.ttc", "NotoSans-Regular.ttf", "DejaVuSans.ttf", "arialuni.ttf", "Arial Unicode.ttf",
@@ -37,15 +41,19 @@ def color_scale(maps: Float[np.ndarray, "N S S"]) -> tuple[float, float]:
     Returns:
         (low, high) with low < high, also for constant maps.
     """
-    peaks = np.percentile(maps.reshape(len(maps), -1), 98, axis=1)
-    low, high = float(np.percentile(peaks, 20)), float(maps.max())
+    low, high = normal_level(np.percentile(maps.reshape(len(maps), -1), NORMAL_PERCENTILE, axis=1)), float(maps.max())
     return low, max(high, low + 1e-6 * max(1, abs(low)))
+
+
+def normal_level(surfaces: Sequence[float] | Num[np.ndarray, " N"]) -> float:
+    """What good samples' surfaces reach, of each sample's own `NORMAL_PERCENTILE`: that of the lowest fifth."""
+    return float(np.percentile(surfaces, 20))
 
 
 def heat(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape 3"]:
     """Colours 0 to 255 of values 0 to 1."""
-    position = np.clip(values, 0, 1) * (len(_HEAT) - 1)
-    return np.stack([np.interp(position, np.arange(len(_HEAT)), channel) for channel in _HEAT.T], axis=-1)
+    position = np.clip(values, 0, 1) * (len(HEAT) - 1)
+    return np.stack([np.interp(position, np.arange(len(HEAT)), channel) for channel in HEAT.T], axis=-1)
 
 
 def _overlay(image: np.ndarray, anomaly_map: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
