@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from musc_jax.data.scan_survey import find_extremes, thinned
+from musc_jax.data.scan_survey import find_far_points, thinned
 from musc_jax.storage.paths import readable
 
 # Metres: what a scan of a part may reach.
@@ -33,7 +33,7 @@ def scan_remarks(path: Path, points: Float[np.ndarray, "h w 3"]) -> list[str]:
             "as in the published programs they are no points"
         )
     z = points[measured][:, 2]
-    far, core = find_extremes(z, measured.size, is_depth=False, is_map=False)
+    far, core = find_far_points(points[measured], measured.size)
     if far and sum(extreme.share for extreme in far) > _WORTH_SAYING:
         values = ", ".join(f"{extreme.value:.10g}" for extreme in far)
         share = sum(extreme.share for extreme in far)

@@ -11,17 +11,13 @@ from musc_jax.data.account import Account
 from musc_jax.data.dataset import Progress
 from musc_jax.data.folder_layout import Camera, FolderLayout
 from musc_jax.data.scan_points import ScanRules
-from musc_jax.data.scan_remarks import LARGEST, SMALLEST
 from musc_jax.data.scan_survey import ScanFacts, look_at
+from musc_jax.data.scan_units import decide_map_units, decide_point_units
 from musc_jax.storage.paths import readable
 from musc_jax.storage.prefetch import map_ahead
 
-# Floats below are metres, not millimetres.
-_METRES = 20.0
-_OTHER_UNIT = 50.0  # a scan so many times as large as the others has another unit
 _CLEAR_ORDER = 3.0  # so many times as far is clear
 _WORTH_SAYING = 1e-3  # a share of all pixels
-_NAMED = 3
 
 
 @runtime_checkable
@@ -71,10 +67,10 @@ def decide_scan_rules(
     invalid = _decide_invalid(facts, layout, account)
     units: dict[str, float | list[float]] = {}
     lines: list[str] = []
-    map_scale, pitch = _decide_map_units(maps, layout, units, lines, report) if maps else (0.001, (0.001, 0.001))
-    points_scale = _decide_point_units(clouds, layout, units, lines, report) if clouds else 1.0
+    map_scale, pitch = decide_map_units(maps, layout, units, lines, report) if maps else (0.001, (0.001, 0.001))
+    points_scale = decide_point_units(clouds, layout, units, lines, report) if clouds else 1.0
     account.add("units", units, "; ".join(lines))
-    by_columns = _decide_order(clouds, layout, account)
+    by_columns = _decide_order(clouds, layout, account, report)
     of_picture = _decide_camera_size(maps, layout.camera, account) if maps and not heights and layout.camera else False
     _account_for_sizes(facts, account)
     return ScanRules(
@@ -92,115 +88,28 @@ def _decide_invalid(facts: Sequence[ScanFacts], layout: FolderLayout, account: A
     chosen = tuple(sorted(value for value, count in scans.items() if count > 1 or value in of_type))
     shares = {v: sum(e.share for f in facts for e in f.far if e.value == v) / len(facts) for v in chosen}
     said = [v for v in chosen if v not in of_type or shares[v] > _WORTH_SAYING]
-    line = ""
+    lines = []
     if said:
-        each = (f"{_number(v)} (in {scans[v]} of {len(facts)} scans, {shares[v]:.1%} of all pixels)" for v in said)
-        line = f"no point where a scan is {', '.join(each)}; --invalid=VALUES says otherwise"
+        each = (f"{v:.10g} (in {scans[v]} of {len(facts)} scans, {shares[v]:.1%} of all pixels)" for v in said)
+        lines.append(f"no point where a scan is {', '.join(each)}; --invalid=VALUES says otherwise")
+    cut = Counter(fact.cut for fact in facts if fact.cut and fact.cut not in chosen)
+    lines += [
+        f"many pixels of {count} scans are {value:.10g}, as where a range ends; they count unless "
+        f"--invalid={value:.10g} says otherwise"
+        for value, count in cut.items()
+    ]
     zeros = float(np.mean([fact.missing for fact in facts]))
     account.add(
         "missing_points",
         {"invalid": [float(v) for v in chosen], "shares": [shares[v] for v in chosen], "zero_or_not_finite": zeros},
-        line,
+        "; ".join(lines),
     )
     return chosen
 
 
-def _decide_map_units(
-    maps: Sequence[ScanFacts],
-    layout: FolderLayout,
-    units: dict,
-    lines: list[str],
-    report: Callable[[str], None],
-) -> tuple[float, tuple[float, float]]:
-    """Metres of a depth or height of 1, and of a pixel's width and height."""
-    scale = layout.depth_scale
-    if scale is None:
-        floats = [fact for fact in maps if fact.dtype.kind == "f"]
-        is_metres = len(floats) > len(maps) / 2 and _median(f.middle for f in floats) < _METRES
-        scale = 1.0 if is_metres and layout.depth_kind == "depth" else 0.001
-    units["depth_scale"] = scale
-    assumed = "" if layout.depth_scale else f"1 is {_number(scale)} m (assumed; --depth_scale says otherwise)"
-    if layout.depth_kind == "height":
-        return scale, _decide_pitch(maps, layout, scale, assumed, units, lines)
-    low, high = (_median(getattr(fact, end) for fact in maps) * scale for end in ("low", "high"))
-    reaches = [(f.high - f.low) * scale for f in maps]
-    if layout.camera is not None:
-        wide = (max(f.size[1] / layout.camera.fx, f.size[0] / layout.camera.fy) for f in maps if f.size)
-        reaches = [max(r, w * f.middle * scale) for r, w, f in zip(reaches, wide, maps, strict=True)]
-    units |= {"nearest_m": low, "farthest_m": high, "reach_m": _median(reaches)}
-    where = f"depth: {low:.3g} to {high:.3g} m away"
-    if not _is_sensible(_median(reaches)):
-        text = (
-            f"{readable(maps[0].path)}: depth makes no sense: scans are {low:.3g} to {high:.3g} m away and reach over "
-            f"{_median(reaches):.3g} m if a depth of 1 is {_number(scale)} m"
-        )
-        if layout.depth_scale is None:
-            report(
-                f"{text}; pass --depth_scale=METRES of a depth of 1 (0.0002 for TUM's, 0.000125 for SUN RGB-D's, "
-                "0.0001 for tenths of millimetres)"
-            )
-        else:
-            lines.append(f"{text}, as --depth_scale has it")
-    elif assumed:
-        lines.append(f"{where}, {assumed}")
-    _name_others(maps, [fact.middle for fact in maps], lines)
-    return scale, (scale, scale)
-
-
-def _decide_pitch(
-    maps: Sequence[ScanFacts], layout: FolderLayout, scale: float, assumed: str, units: dict, lines: list[str]
-) -> tuple[float, float]:
-    """Width and height of a height map's pixel; where nobody says so, heights span a tenth of the longer side."""
-    rise = _median(fact.high - fact.low for fact in maps) * scale
-    if layout.pixel_pitch:
-        pitch = (layout.pixel_pitch[0], layout.pixel_pitch[-1])
-        said = [assumed] if assumed else []
-    else:
-        longer = _median(max(fact.size) for fact in maps if fact.size)
-        across = 10 * rise / longer or scale
-        pitch = (across, across)
-        said = [*([assumed] if assumed else []), f"a pixel {across:.3g} m wide (assumed; --pixel_pitch says otherwise)"]
-    units |= {"pixel_pitch": list(pitch), "rise_m": rise}
-    if said:
-        lines.append(f"heights: over {rise:.3g} m, {', '.join(said)}")
-    _name_others(maps, [fact.high - fact.low for fact in maps], lines)
-    return pitch
-
-
-def _decide_point_units(
-    clouds: Sequence[ScanFacts],
-    layout: FolderLayout,
-    units: dict,
-    lines: list[str],
-    report: Callable[[str], None],
-) -> float:
-    """Metres of a coordinate of 1: as it stands, or millimetres where that alone makes sense."""
-    reach = _median(fact.reach for fact in clouds)
-    scale = layout.points_scale
-    if scale is None:
-        scale = 0.001 if reach > LARGEST and _is_sensible(reach * 0.001) else 1.0
-    units |= {"points_scale": scale, "points_reach_m": reach * scale}
-    if layout.points_scale is None and scale != 1:
-        lines.append(
-            f"points: coordinates reach over {reach:.4g}, taken as millimetres (--points_scale says otherwise)"
-        )
-    if not _is_sensible(reach * scale):
-        text = f"{readable(clouds[0].path)}: points make no sense: they reach over {reach * scale:.3g} m"
-        if layout.points_scale is None:
-            report(f"{text}; pass --points_scale=METRES of a coordinate of 1, such as 0.001 for millimetres")
-        else:
-            lines.append(f"{text}, as --points_scale has it")
-    flat = [fact.flat for fact in clouds if fact.flat > _WORTH_SAYING]
-    if flat and layout.invalid is None:
-        lines.append(
-            f"points: z is exactly 0 in {_median(flat):.1%} of the points of {len(flat)} scans, far from all others; "
-            "they count unless --invalid=0 says otherwise"
-        )
-    _name_others(clouds, [fact.reach for fact in clouds], lines)
-    return scale
-
-
-def _decide_order(clouds: Sequence[ScanFacts], layout: FolderLayout, account: Account) -> bool | None:
+def _decide_order(
+    clouds: Sequence[ScanFacts], layout: FolderLayout, account: Account, report: Callable[[str], None]
+) -> bool | None:
     """Whether points without a grid come column by column: neighbours lie together; None where that is not clear."""
     lists = [fact for fact in clouds if fact.is_in_question]
     if not lists:
@@ -208,19 +117,35 @@ def _decide_order(clouds: Sequence[ScanFacts], layout: FolderLayout, account: Ac
     if layout.point_order is not None:
         account.add("order", {"point_order": layout.point_order, "by": "--point_order"})
         return layout.point_order == "columns"
+    votes = [_vote(fact) for fact in lists]
+    if True in votes and False in votes:
+        one, other = (readable(lists[votes.index(way)].path) for way in (True, False))
+        report(
+            f"{one}: has its points column by column, but {other} row by row; save all in one order, or pass "
+            "--point_order=rows or --point_order=columns"
+        )
     jumps = float(np.nanmedian([fact.jumps for fact in lists])) if any(np.isfinite(f.jumps) for f in lists) else 1.0
-    seen = {(fact.row_like, fact.column_like) for fact in lists}
-    by_columns, why = None, ""
-    if not 1 / _CLEAR_ORDER < jumps < _CLEAR_ORDER:
-        by_columns = jumps > 1
+    # One scan that shows nothing clearly, as of a plane, does not make the others unclear.
+    by_columns = next((vote for vote in votes if vote is not None), None)
+    if _is_clear(jumps):
         why = f"the other way neighbours lie {max(jumps, 1 / max(jumps, 1e-9)):.0f} times as far from each other"
-    elif seen in ({(True, False)}, {(False, True)}):
-        by_columns = seen == {(False, True)}
+    else:
         why = "that way x changes along rows and y along columns"
     order = {None: "unclear", True: "columns", False: "rows"}[by_columns]
     line = f"points without a grid are read column by column: {why}; --point_order=rows says otherwise"
     account.add("order", {"point_order": order, "jumps": jumps}, line if by_columns else "")
     return by_columns
+
+
+def _vote(fact: ScanFacts) -> bool | None:
+    """Whether a list comes column by column; None where it shows nothing clearly."""
+    if _is_clear(fact.jumps):
+        return fact.jumps > 1
+    return fact.column_like if fact.row_like != fact.column_like else None
+
+
+def _is_clear(jumps: float) -> bool:
+    return bool(np.isfinite(jumps)) and not 1 / _CLEAR_ORDER < jumps < _CLEAR_ORDER
 
 
 def _decide_camera_size(maps: Sequence[ScanFacts], camera: Camera, account: Account) -> bool:
@@ -261,25 +186,3 @@ def _account_for_sizes(facts: Sequence[ScanFacts], account: Account) -> None:
         f"{sum(pairs.values())} scans have another size than their pictures ({size[1]} x {size[0]} beside {picture[1]} "
         f"x {picture[0]}): each pixel has the nearest point",
     )
-
-
-def _name_others(facts: Sequence[ScanFacts], measures: Sequence[float], lines: list[str]) -> None:
-    """Name scans that are many times as large or far as the others: another unit, most likely."""
-    usual = _median(measures)
-    limits = usual / _OTHER_UNIT, usual * _OTHER_UNIT
-    odd = [f for f, m in zip(facts, measures, strict=True) if usual > 0 and not limits[0] <= m <= limits[1]]
-    if odd:
-        names = ", ".join(readable(fact.path) for fact in odd[:_NAMED]) + (", ..." if len(odd) > _NAMED else "")
-        lines.append(f"more than {_OTHER_UNIT:.0f} times as large or as small as the others, in another unit? {names}")
-
-
-def _is_sensible(metres: float) -> bool:
-    return SMALLEST <= metres <= LARGEST
-
-
-def _median(values: object) -> float:
-    return float(np.median(list(values)))  # type: ignore[call-overload]
-
-
-def _number(value: float) -> str:
-    return f"{value:.10g}"

@@ -3,6 +3,7 @@
 Nothing is decided here: `musc_jax.data.scan_rules` does that for all scans of a category.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,9 +20,12 @@ from musc_jax.data.scan_points import is_point
 _PEELED = 3  # extremes that are looked at, at each end
 _ENOUGH = 100_000  # numbers whose percentiles are those of all
 # A value is far outside if the gap to the others is so many times their spread, and it is so many times as large.
-_FAR, _LARGER = 5.0, 8.0
-# For numbers that programs like to use for "nothing", and for what cannot be: depth behind the camera.
-_FAR_MARK, _LARGER_MARK, _FAR_BEHIND = 0.5, 1.5, 0.1
+_FAR, _LARGER = 5.0, 4.0
+# For numbers that programs like to use for "nothing", and for what cannot be: depth behind the camera, and one and the
+# same point in many pixels.
+_FAR_MARK, _LARGER_MARK, _FAR_NEVER = 0.5, 1.5, 0.1
+_MANY = 16
+_WORTH_SAYING = 0.01  # a share of all pixels
 _MARKS = frozenset({*(2.0**k - 1 for k in range(10, 33)), *(10.0**k - 1 for k in range(4, 10)), 65504.0, 65500.0})
 _FLOAT_MARKS = tuple(float(np.finfo(kind).max) for kind in (np.float16, np.float32, np.float64))
 
@@ -54,6 +58,8 @@ class ScanFacts(NamedTuple):
         reach: of points, the largest distance along an axis between percentiles 1 and 99; 0 for maps.
         missing: share of pixels that are no point by 0 or by not being finite.
         flat: share of points whose z is exactly 0, if all other points are far from there; else 0.
+        cut: of a map of whole numbers, its largest value if that is the last of 8, 9, ... bits and many pixels have it;
+            else 0.
         is_in_question: whether it is a list beside a picture of as many pixels.
         jumps: of such a list how many times as far a neighbour in the next row is if
             points came row by row, compared with column by column; NaN where nobody knows.
@@ -72,6 +78,7 @@ class ScanFacts(NamedTuple):
     reach: float
     missing: float
     flat: float
+    cut: float
     is_in_question: bool
     jumps: float
     row_like: bool
@@ -97,13 +104,16 @@ def look_at(path: Path, image: Path | None, *, heights: bool) -> ScanFacts | Non
         there = np.isfinite(values)
         if not heights:
             there &= values != 0
-        numbers, total = values[there], values.size
+        numbers = values[there]
     else:
         there = is_point(values, ())
-        numbers, total = values[there][:, 2], there.size
+        numbers = values[there][:, 2]
     if not numbers.size:
         return None
-    far, core = find_extremes(numbers, total, is_depth=form == "map" and not heights, is_map=form == "map")
+    if form == "map":
+        far, core = find_extremes(numbers, there.size, is_depth=not heights)
+    else:
+        far, core = find_far_points(values[there], there.size)
     low, middle, high = (float(value) for value in np.percentile(thinned(core), (1, 50, 99)))
     reach = flat = 0.0
     if form != "map":
@@ -126,8 +136,9 @@ def look_at(path: Path, image: Path | None, *, heights: bool) -> ScanFacts | Non
         middle=middle,
         high=high,
         reach=reach,
-        missing=1 - numbers.size / total,
+        missing=1 - numbers.size / there.size,
         flat=flat,
+        cut=_cut_off(numbers) if form == "map" else 0.0,
         is_in_question=in_question,
         jumps=jumps,
         row_like=row_like,
@@ -155,10 +166,36 @@ def thinned(values: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, "m ..."]:
     return values[:: max(1, len(values) // _ENOUGH)].astype(np.float64)
 
 
+def _cut_off(numbers: Num[np.ndarray, "n"]) -> float:
+    top = float(numbers.max())
+    is_full = numbers.dtype.kind in "iu" and top >= 255 and float(np.log2(top + 1)).is_integer()
+    return top if is_full and np.mean(numbers == top) > _WORTH_SAYING else 0.0
+
+
+def find_far_points(points: Num[np.ndarray, "n 3"], total: int) -> tuple[tuple[Extreme, ...], Num[np.ndarray, "m"]]:
+    """`find_extremes` of z, where also one and the same point in many pixels counts as none."""
+
+    def is_repeated(z: float) -> bool:
+        same = points[points[:, 2] == z]
+        return len(same) >= _MANY and bool((same == same[0]).all())
+
+    return find_extremes(points[:, 2], total, is_depth=False, is_repeated=is_repeated)
+
+
 def find_extremes(
-    numbers: Num[np.ndarray, "n"], total: int, *, is_depth: bool, is_map: bool
+    numbers: Num[np.ndarray, "n"], total: int, *, is_depth: bool, is_repeated: Callable[[float], bool] | None = None
 ) -> tuple[tuple[Extreme, ...], Num[np.ndarray, "m"]]:
-    """Extremes far outside of all other values, and the values without all extremes (never none)."""
+    """Extremes far outside of all other values.
+
+    Args:
+        numbers: depth, heights or z.
+        total: of how many pixels.
+        is_depth: whether a negative one cannot be.
+        is_repeated: of z, whether all points that have it are one; None for maps.
+
+    Returns:
+        The extremes, outer ones first, and the other values (never none).
+    """
     core = numbers
     ends: tuple[list[tuple[float, int]], ...] = ([], [])
     for _ in range(_PEELED):
@@ -177,10 +214,11 @@ def find_extremes(
     found = []
     for end, levels in enumerate(ends):
         for value, count in levels:
-            of_type = is_map and _is_end_of_type(value, numbers.dtype, largest=bool(end))
+            of_type = is_repeated is None and _is_end_of_type(value, numbers.dtype, largest=bool(end))
             gap = value - high if end else low - value
+            never = value < 0 if is_depth else is_repeated is not None and is_repeated(value)
             nothing = not is_depth and value == 0 and numbers.dtype.kind == "u"
-            if not (of_type or _is_far(value, gap, low, high, is_depth=is_depth, is_mark=nothing)):
+            if not (of_type or gap >= _needed_gap(value, low, high, never=never, nothing=nothing)):
                 break
             found.append(Extreme(float(value), count / total, of_type))
     rest = numbers[~np.isin(numbers, np.array([extreme.value for extreme in found], numbers.dtype))]
@@ -194,17 +232,23 @@ def _is_end_of_type(value: float, dtype: np.dtype, *, largest: bool) -> bool:
     return value == limits.max if largest else limits.min < 0 and value == limits.min
 
 
-def _is_far(value: float, gap: float, low: float, high: float, *, is_depth: bool, is_mark: bool) -> bool:
-    """Whether a value lies so far outside of the others that it stands for something else."""
+def _needed_gap(value: float, low: float, high: float, *, never: bool, nothing: bool) -> float:
+    """How far outside of the others a value must lie to stand for something else.
+
+    Args:
+        value: which one.
+        low: of the others, percentile 1.
+        high: of the others, percentile 99.
+        never: whether it cannot be measured.
+        nothing: whether programs use it for "nothing" among such values.
+    """
     largest = max(abs(low), abs(high))
     spread = max(high - low, 1e-3 * largest)
-    if is_depth and value < 0:
-        return gap >= _FAR_BEHIND * spread
-    if is_mark:
-        return gap >= _FAR_MARK * spread
-    if abs(value) in _MARKS:
-        return gap >= _FAR_MARK * spread and abs(value) >= _LARGER_MARK * largest
-    return gap >= _FAR * spread and abs(value) >= _LARGER * largest
+    if never:
+        return _FAR_NEVER * spread
+    if nothing or (abs(value) in _MARKS and abs(value) >= _LARGER_MARK * largest):
+        return _FAR_MARK * spread
+    return _FAR * spread if abs(value) >= _LARGER * largest else np.inf
 
 
 def _order(

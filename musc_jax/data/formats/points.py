@@ -36,6 +36,8 @@ FOREIGN = {
 }  # fmt: skip
 """What people keep point data in and is not read: the way out, by suffix in lower case."""
 
+# Columns of a table or channels of a grid with more than x, y and z; a table is so many times as long as wide.
+_MORE_COLUMNS, _LONG = range(4, 10), 10
 _PLAIN = "save it unpacked, or by deflate"
 _EXPECTED = "expected floats (height, width, 3), or depth (height, width)"
 _CLOUDS = {".ply": decode_ply, ".pcd": decode_pcd, ".xyz": decode_xyz_text}
@@ -75,8 +77,8 @@ def decode_scan(content: Content) -> Scan:
     """
     path, array = content.path, _decode(content)
     if array.ndim == 2:
-        if array.shape[1] == 3 and path.suffix.lower() in (".npy", *_CLOUDS):
-            return Scan(array, "list")
+        if path.suffix.lower() in (".npy", *_CLOUDS) and (points := _as_list(array)) is not None:
+            return Scan(points, "list")
         if array.dtype.itemsize == 1:
             raise FileFault(
                 path,
@@ -85,8 +87,8 @@ def decode_scan(content: Content) -> Scan:
             )
         return Scan(array, "map")
     if array.dtype.kind in "fi" and array.dtype.itemsize > 1:
-        if array.shape[2] == 3:
-            return Scan(array, "grid")
+        if array.shape[2] == 3 or (array.shape[2] in _MORE_COLUMNS and array.dtype.kind == "f"):
+            return Scan(array[..., :3], "grid")
         if array.shape[0] == 3:
             return Scan(np.moveaxis(array, 0, -1), "grid")
     elif array.shape[2] in (2, 3, 4):
@@ -96,6 +98,14 @@ def decode_scan(content: Content) -> Scan:
             "save depth in one channel of 16 bits or as floats, or x, y and z as floats",
         )
     raise FileFault(path, f"holds {array.dtype} values of shape {array.shape}", _EXPECTED)
+
+
+def _as_list(array: Num[np.ndarray, "rows columns"]) -> Num[np.ndarray, "p 3"] | None:
+    """The points of a table: x, y and z, perhaps with normals or colours behind them; None of a map."""
+    rows, columns = array.shape
+    if columns == 3 or (columns in _MORE_COLUMNS and array.dtype.kind == "f" and rows >= _LONG * columns):
+        return array[:, :3]
+    return array.T if rows == 3 else None
 
 
 def _decode(content: Content) -> np.ndarray:

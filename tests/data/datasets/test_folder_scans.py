@@ -5,6 +5,7 @@ import pytest
 import tifffile
 from cloud_files import pcd_points, ply_points
 from dataset_trees import picture, save
+from PIL import ExifTags, Image
 
 from musc_jax.data import Camera, DataError, FolderLayout, open_dataset
 from musc_jax.data.account import Account
@@ -263,6 +264,30 @@ def test_a_value_of_z_that_stands_for_nothing(tmp_path):
     assert [there(p).mean() for p in points_of(dataset)] == pytest.approx([1 - hole(0).mean()] * COUNT, abs=0.02)
 
 
+@pytest.mark.parametrize("mark", [(-1, -1, -1), (0, 0, 7), (9, 9, 9), (0, 0, -1e10)])
+@pytest.mark.parametrize("suffix", [".npy", ".ply"])
+def test_one_and_the_same_point_far_outside_is_none(tmp_path, mark, suffix):
+    clouds = [xyz(i) for i in range(COUNT)]
+    for i, cloud in enumerate(clouds):
+        cloud[hole(i)] = mark
+    write(tmp_path / "depth", clouds, suffix)
+    pictures(tmp_path / "rgb")
+    dataset = load(tmp_path / "depth", beside=tmp_path / "rgb")
+    assert account(dataset).facts["missing_points"]["invalid"] == [mark[2]]
+    points = dataset.load("rgb", 1, size=HEIGHT).points
+    np.testing.assert_array_equal(there(points), ~hole(1)[:, np.arange(HEIGHT) * WIDTH // HEIGHT])
+
+
+def test_where_a_range_ends_is_said_and_counts(tmp_path):
+    write(tmp_path / "depth", [np.minimum(4000 * surface(i), 4095).astype("u2") for i in range(COUNT)])
+    dataset = load(tmp_path / "depth")
+    assert all(there(points).all() for points in points_of(dataset))
+    assert any("many pixels of 3 scans are 4095, as where a range ends" in line for line in account(dataset).lines)
+    told = load(tmp_path / "depth", invalid=(4095.0,))
+    assert not any("range ends" in line for line in account(told).lines)
+    assert not any(there(points).all() for points in points_of(told))
+
+
 def test_a_z_of_0_far_from_all_others_counts_and_is_said(tmp_path):
     clouds = [xyz(i) for i in range(COUNT)]
     for i, cloud in enumerate(clouds):
@@ -414,6 +439,41 @@ def test_neighbours_lie_together_however_the_axes_are_turned(tmp_path, columns):
     np.testing.assert_array_equal(points_of(dataset, size=HEIGHT)[0], grids[0][:, np.arange(HEIGHT) * WIDTH // HEIGHT])
 
 
+def test_a_scan_that_shows_no_order_has_that_of_the_others(tmp_path):
+    """All points of one lie together."""
+    grids = [xyz(i) for i in range(COUNT)]
+    grids[0] = 1 + 0.01 * np.random.default_rng(0).random(grids[0].shape, np.float32)
+    write(tmp_path / "points", [np.swapaxes(g, 0, 1).reshape(-1, 3) for g in grids])
+    pictures(tmp_path / "rgb")
+    dataset = load(tmp_path / "points", beside=tmp_path / "rgb")
+    for got, grid in zip(points_of(dataset, size=HEIGHT), grids, strict=True):
+        np.testing.assert_array_equal(got, grid[:, np.arange(HEIGHT) * WIDTH // HEIGHT])
+
+
+@pytest.mark.parametrize("columns", [False, True])
+def test_the_order_is_that_of_the_picture_as_it_is_stored(tmp_path, columns):
+    """A scanner knows nothing of how its camera is held; what is shown is turned."""
+    orientation = Image.Exif()
+    orientation[ExifTags.Base.Orientation] = 6
+    (tmp_path / "rgb").mkdir()
+    for i in range(COUNT):
+        Image.fromarray(picture(i, (HEIGHT, WIDTH, 3))).save(tmp_path / "rgb" / f"{i}.jpg", exif=orientation)
+    grids = [xyz(i) for i in range(COUNT)]
+    write(tmp_path / "points", [(np.swapaxes(g, 0, 1) if columns else g).reshape(-1, 3) for g in grids])
+    dataset = load(tmp_path / "points", beside=tmp_path / "rgb")
+    assert account(dataset).facts["order"]["point_order"] == ("columns" if columns else "rows")
+    want = np.rot90(grids[2], -1)[np.arange(HEIGHT) * WIDTH // HEIGHT]
+    np.testing.assert_array_equal(dataset.load("rgb", 2, size=HEIGHT).points, want)
+
+
+def test_scans_in_different_orders_are_refused(tmp_path):
+    write(tmp_path / "points", [(np.swapaxes(xyz(i), 0, 1) if i else xyz(i)).reshape(-1, 3) for i in range(COUNT)])
+    pictures(tmp_path / "rgb")
+    with pytest.raises(DataError, match=r"1\.npy: has its points column by column, but .*0\.npy row by row; save all"):
+        load(tmp_path / "points", beside=tmp_path / "rgb")
+    assert load(tmp_path / "points", beside=tmp_path / "rgb", point_order="rows")
+
+
 @pytest.mark.parametrize("shape", [(HEIGHT, WIDTH), (HEIGHT, HEIGHT)])
 def test_points_in_no_order_are_refused_unless_it_is_said(tmp_path, shape):
     shuffle = np.random.default_rng(0).permutation(shape[0] * shape[1])
@@ -487,6 +547,21 @@ def test_axes_as_other_libraries_have_them(tmp_path, shape):
     scans = [np.moveaxis(p, -1, 0) if shape[0] == 3 else p[..., 2].reshape(shape) for p in points]
     write(tmp_path / "scans", scans)
     np.testing.assert_allclose(points_of(load(tmp_path / "scans"))[0][0, 5, 2], points[0][0, 5, 2], rtol=1e-6)
+
+
+@pytest.mark.parametrize("more", [1, 3, 6])
+@pytest.mark.parametrize("form", ["grid", "list", "turned list"])
+def test_what_comes_behind_x_y_and_z_is_left_out(tmp_path, more, form):
+    """Intensity, colours, normals."""
+    scans = [np.concatenate([xyz(i), np.full((HEIGHT, WIDTH, more), 7, "f4")], axis=-1) for i in range(COUNT)]
+    if form != "grid":
+        scans = [scan.reshape(HEIGHT * WIDTH, -1) for scan in scans]
+    if form == "turned list":
+        scans = [scan[:, :3].T for scan in scans]
+    write(tmp_path / "scans", scans)
+    pictures(tmp_path / "rgb")
+    points = load(tmp_path / "scans", beside=tmp_path / "rgb").load("rgb", 0, size=HEIGHT).points
+    np.testing.assert_array_equal(points, xyz(0)[:, np.arange(HEIGHT) * WIDTH // HEIGHT])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,9 @@ from cloud_files import pack_lzf, pcd, pcd_points, ply, ply_points
 from musc_jax.data.formats.files import Content, FileFault
 from musc_jax.data.formats.pcd import decode_pcd, unpack_lzf
 from musc_jax.data.formats.ply import decode_ply
+from musc_jax.data.formats.scan_geometry import project
 from musc_jax.data.scan_points import ScanRules, decode_points
+from musc_jax.data.scan_survey import look_at
 
 try:
     import open3d
@@ -474,6 +476,41 @@ def test_text_is_read_in_little_room(name):
     finally:
         tracemalloc.stop()
     np.testing.assert_allclose(found, points, rtol=1e-6)
+
+
+LARGE = 30_000
+
+
+def large(name):
+    points = np.random.default_rng(0).random((LARGE, 3), np.float32)
+    if name.endswith("pcd"):
+        return pcd_points(points[:1], changes={"WIDTH": LARGE, "POINTS": LARGE})[:-12] + points.tobytes()
+    faces = np.zeros(LARGE, np.dtype([("count", "u1"), ("vertices", "<i4", 3)]))
+    faces["count"] = 3
+    head, last = ply_points(points[:1]).split(b"element")[0], b"end_header\n"
+    vertices = f"element vertex {LARGE}\n{''.join(f'property {p}' + chr(10) for p in XYZ)}".encode()
+    mesh = f"element face {LARGE}\nproperty list uchar int vertex_indices\n".encode()
+    if name == "faces first.ply":
+        return head + mesh + vertices + last + faces.tobytes() + points.tobytes()
+    return head + vertices + mesh + last + points.tobytes() + faces.tobytes()
+
+
+@pytest.mark.parametrize("name", ["a.pcd", "faces behind.ply", "faces first.ply"])
+def test_a_large_cloud_takes_little_room(tmp_path, name):
+    """Looked at, read and seen along z, in a few copies of it at most."""
+    (tmp_path / name).write_bytes(large(name))
+    found = content(name, large(name))
+    tracemalloc.start()
+    try:
+        look_at(tmp_path / name, None, heights=False)
+        points = decode_points(found, size=None, rules=ScanRules())
+        seen = project(points, size=64)
+        # Of single and double precision; the file's own bytes are among it.
+        assert tracemalloc.get_traced_memory()[1] < 14 * points.nbytes
+    finally:
+        tracemalloc.stop()
+    assert len(points) == LARGE
+    assert (seen.points != 0).all()
 
 
 # Text
