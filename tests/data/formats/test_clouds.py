@@ -504,7 +504,7 @@ def test_a_large_cloud_takes_little_room(tmp_path, name):
     try:
         look_at(tmp_path / name, None, heights=False)
         points = decode_points(found, size=None, rules=ScanRules())
-        seen = project(points, size=64)
+        seen = project(points, size=32)
         # Of single and double precision; the file's own bytes are among it.
         assert tracemalloc.get_traced_memory()[1] < 14 * points.nbytes
     finally:
