@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
-from musc_jax.crossmodal import patch_index
+from musc_jax.crossmodal import EnhanceAndAverage, patch_index
 from musc_jax.execution import dense, sharded, streamed
 from musc_jax.execution.devices import everywhere, on_every_device
 from musc_jax.execution.extraction import Features, Progress
@@ -17,6 +17,7 @@ from musc_jax.execution.feature_store import StoredArray
 from musc_jax.execution.memory import Plan, Tokens, plan_memory
 from musc_jax.execution.programs import Programs
 from musc_jax.execution.schedule import Machine, Products, Schedule
+from musc_jax.mutual import AverageInterval, Finish
 from musc_jax.references import draw_references
 from musc_jax.resolved import Resolved
 
@@ -42,11 +43,9 @@ def plan_for(config: Resolved, count: int, budget: int, mesh: Mesh | None = None
     """
     modalities = []
     if config.image is not None:
-        width = config.image.backbone.module.config.width
-        modalities.append(Tokens(config.image.num_tokens, width, config.image.num_stages))
+        modalities.append(Tokens(config.image.num_tokens, config.image.num_channels, config.image.num_stages))
     if config.points is not None:
-        width = config.points.backbone.module.config.width
-        modalities.append(Tokens(config.points.num_groups, width, config.points.num_stages))
+        modalities.append(Tokens(config.points.num_groups, config.points.num_channels, config.points.num_stages))
     references = config.scoring.references
     return plan_memory(count, modalities, size=config.size, budget=budget, references=references, mesh=mesh)
 
@@ -66,8 +65,7 @@ def score_patches(
 ) -> PatchScores:
     """Mutual scores of all patches, averaged over the stages (paper III-C); by `plan`, default a stage at once."""
     modalities = [modality for modality in (features.image, features.points) if modality]
-    finish = config.scoring.finish(both=len(modalities) == 2)
-    extra = _patches(features, config)
+    finish, extra = _finish(features, config)
     references = draw_references(features.num_samples, config.scoring.references, seed=config.scoring.seed)
     schedule, machine = _choose(features, programs, plan)
     products = Products(config.scoring.precision, config.scoring.half_type, config.scoring.implementation)
@@ -87,12 +85,15 @@ def score_patches(
     return PatchScores(mean[0] if features.image else None, mean[-1] if features.points else None)
 
 
-def _patches(features: Features, config: Resolved) -> tuple[Int[jax.Array, "N M3"], ...]:
-    """Where the modalities meet: the image patch of each group."""
+def _finish(features: Features, config: Resolved) -> tuple[Finish, tuple[jax.Array, ...]]:
+    """The method's part of a schedule, and what it needs of each sample. A new option of scoring goes here."""
+    own = config.scoring
     if features.image is None or features.points is None:
-        return ()
+        return AverageInterval(own.interval, own.implementation), ()
     grid = round(features.image.stages[0].shape[1] ** 0.5)
-    return (patch_index(features.points.center_pixels, size=config.size, grid=grid),)
+    patches = patch_index(features.points.center_pixels, size=config.size, grid=grid)
+    finish = EnhanceAndAverage(own.interval, own.variant, own.enhancement, own.trust, own.implementation)
+    return finish, (patches,)
 
 
 def _choose(features: Features, programs: Programs, plan: Plan | None) -> tuple[Schedule, Machine]:

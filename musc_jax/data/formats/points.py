@@ -6,7 +6,6 @@ As in `files`, what is wrong with a file is a `FileFault`. What a map's numbers 
 import io
 import math
 import os
-import threading
 from collections import Counter
 from pathlib import Path, PurePath
 from typing import Literal, NamedTuple
@@ -16,7 +15,7 @@ import tifffile
 from jaxtyping import Float, Num
 from PIL import Image
 
-from musc_jax.data.formats.files import DECODE_ERRORS, MAX_PIXELS, Content, FileFault, brief
+from musc_jax.data.formats.files import DECODE_ERRORS, MAX_PIXELS, NPY_PARSING, Content, FileFault, brief
 from musc_jax.data.formats.pcd import decode_pcd
 from musc_jax.data.formats.ply import decode_ply
 from musc_jax.data.formats.remarks import overheard
@@ -41,8 +40,6 @@ _MORE_COLUMNS, _LONG = range(4, 10), 10
 _PLAIN = "save it unpacked, or by deflate"
 _EXPECTED = "expected floats (height, width, 3), or depth (height, width)"
 _CLOUDS = {".ply": decode_ply, ".pcd": decode_pcd, ".xyz": decode_xyz_text}
-# CPython 3.11's parser, which reads NPY headers, fails now and then when several threads use it.
-_PARSING = threading.Lock()
 
 
 def foreign_points(folder: Path) -> str:
@@ -139,7 +136,7 @@ def _decode(content: Content) -> np.ndarray:
 
 def _decode_npy(content: Content) -> np.ndarray:
     file = io.BytesIO(content.data)
-    with _PARSING:
+    with NPY_PARSING:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(file)
@@ -149,7 +146,7 @@ def _decode_npy(content: Content) -> np.ndarray:
     if math.prod(shape) * dtype.itemsize > len(content.data) - file.tell():
         raise FileFault(content.path, f"is cut short: it claims {shape} values and does not hold them")
     file.seek(0)
-    with _PARSING:
+    with NPY_PARSING:
         array = np.asarray(np.lib.format.read_array(file, allow_pickle=False))
     return array if dtype.names is None else _named(content, array)
 
