@@ -20,6 +20,7 @@ _MOST_COLORS = 64
 _FREQUENT, _COVERED = 8, 0.75
 # Keys that are kept of a mask, by how often they come.
 _KEPT = 1000
+_AT_ONCE = 1_000_000
 # Nearly all masks.
 _NEARLY_ALL = 0.9
 # Noise of JPEG, in a file that is no JPEG any more, stays so near to black and to white.
@@ -76,7 +77,9 @@ def _rounded(keys: np.ndarray) -> np.ndarray:
 
 def _counts(keys: np.ndarray) -> dict[int, int]:
     if keys.dtype == np.uint8:
-        counts = np.bincount(keys.ravel(), minlength=256)
+        # In parts: bincount makes 8 bytes of each.
+        parts = np.array_split(keys.ravel(), keys.size // _AT_ONCE + 1)
+        counts = np.sum([np.bincount(part, minlength=256) for part in parts], axis=0)
         return {int(v) * GREY: int(counts[v]) for v in np.flatnonzero(counts)}
     values, counts = np.unique(keys, return_counts=True)
     most = np.argsort(-counts, kind="stable")[:_KEPT]
