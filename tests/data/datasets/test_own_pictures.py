@@ -407,6 +407,22 @@ def test_heic_is_named_with_the_way_out_whatever_it_is_called(tmp_path):
     assert "save it as JPEG or PNG" in lines[0]
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_heic_is_read_where_the_extra_is(tmp_path, orientation):
+    plugin = pytest.importorskip("pillow_heif", reason="the extra `heic`")
+    shown = np.zeros((64, 96, 3), np.uint8)
+    shown[:32, :48] = 200
+    file = plugin.from_pillow(Image.fromarray(shown))
+    buffer = io.BytesIO()
+    file.save(buffer, exif=exif(orientation).tobytes())
+    found = own_pictures.decode(content(buffer.getvalue()))
+    wanted = own_pictures.turned(shown, orientation)
+    assert found.header.size == wanted.shape[:2]
+    assert np.abs(found.pixels.astype(int) - wanted).mean() < 3
+    root = write(tmp_path / "parts", {f"{i}.heic": buffer.getvalue() for i in range(2)})
+    assert opened(root).load("parts", 0, size=16).image.any()
+
+
 def pages(count):
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer) as writer:
