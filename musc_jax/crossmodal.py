@@ -24,7 +24,7 @@ from musc_jax._arrays import (
 )
 from musc_jax.kernels import expect_implementation, operation
 from musc_jax.kernels.rounding import expect_precision
-from musc_jax.mutual import interval_count, lowest_mean, score_samples
+from musc_jax.mutual import AverageInterval, interval_count, score_samples
 from musc_jax.references import draw_references
 
 
@@ -303,7 +303,7 @@ def multimodal_scores(
     interval_count(1, interval)
     dtypes = as_float(features_2d)[1], as_float(features_3d)[1]
     wide = same_dtype(features_2d, features_3d)
-    finish = EnhanceAndAverage(interval, variant, enhancement, trust, implementation)
+    finish = EnhanceAndAverage(AverageInterval(interval, implementation), variant, enhancement, trust)
     drawn = draw_references(features_2d.shape[0], references, seed=seed)
     patches = (as_index("patch_of_group", patch_of_group, features_2d.shape[1]),)
     out = score_samples(wide, finish, drawn, extra=patches, precision=precision, implementation=implementation)
@@ -315,18 +315,16 @@ class EnhanceAndAverage:
     """The `musc_jax.mutual.Finish` of both modalities: cross-modal enhancement, then the interval average.
 
     Attributes:
-        interval: Share of the lowest scores that is averaged.
+        average: What comes last, and the implementation of all of it.
         variant: See `cross_modal_enhancement`.
         enhancement: False leaves the modalities apart.
         trust: See `cross_modal_enhancement`.
-        implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
     """
 
-    interval: float
+    average: AverageInterval
     variant: str
     enhancement: bool = True
     trust: bool = True
-    implementation: str = "auto"
 
     def __call__(
         self, scores: Sequence[jax.Array], query_mask: Sequence[jax.Array | None], patch_of_group: jax.Array
@@ -343,9 +341,7 @@ class EnhanceAndAverage:
                 trust=self.trust,
                 valid_2d=valid_2d,
                 valid_3d=valid_3d,
-                implementation=self.implementation,
+                implementation=self.average.implementation,
             )
             by_2d, by_3d = (x.T for x in enhanced)
-        count = interval_count(len(by_2d), self.interval)
-        average = partial(lowest_mean, count=count, axis=0, implementation=self.implementation)
-        return average(by_2d), average(by_3d)
+        return self.average.of_each(by_2d), self.average.of_each(by_3d)

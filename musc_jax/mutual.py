@@ -95,8 +95,12 @@ class AverageInterval:
         """((R, M),) to ((M,),)."""
         del query_mask  # tokens do not meet each other here
         (own,) = scores
-        count = interval_count(len(own), self.interval)
-        return (lowest_mean(own, count=count, axis=0, implementation=self.implementation),)
+        return (self.of_each(own),)
+
+    def of_each(self, scores: Float[jax.Array, "R M"]) -> Float[jax.Array, "M"]:
+        """The average of each token's scores."""
+        count = interval_count(len(scores), self.interval)
+        return lowest_mean(scores, count=count, axis=0, implementation=self.implementation)
 
 
 class Scorers(NamedTuple):

@@ -7,8 +7,10 @@ import dataclasses
 import math
 from typing import Any
 
+from musc_jax.crossmodal import EnhanceAndAverage
 from musc_jax.kernels.rounding import HALF_TYPES
 from musc_jax.models import Backbone, GivenTokens
+from musc_jax.mutual import AverageInterval, Finish
 
 # Images go through the backbone this many at a time. One keeps a CPU's caches warm; a GPU wants more, and gets it.
 _IMAGES_AT_ONCE = {"cpu": 1}
@@ -176,6 +178,11 @@ class Scoring:
     enhancement: bool
     trust: bool
     implementation: str
+
+    def finish(self, *, both: bool) -> Finish:
+        """The method's part of every schedule, of one modality or of both; see `musc_jax.mutual.Finish`."""
+        average = AverageInterval(self.interval, self.implementation)
+        return EnhanceAndAverage(average, self.variant, self.enhancement, self.trust) if both else average
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
-from musc_jax.crossmodal import EnhanceAndAverage, patch_index
+from musc_jax.crossmodal import patch_index
 from musc_jax.execution import dense, sharded, streamed
 from musc_jax.execution.devices import everywhere, on_every_device
 from musc_jax.execution.extraction import Features, Progress
@@ -17,7 +17,6 @@ from musc_jax.execution.feature_store import StoredArray
 from musc_jax.execution.memory import Plan, Tokens, plan_memory
 from musc_jax.execution.programs import Programs
 from musc_jax.execution.schedule import Machine, Products, Schedule
-from musc_jax.mutual import AverageInterval, Finish
 from musc_jax.references import draw_references
 from musc_jax.resolved import Resolved
 
@@ -65,7 +64,8 @@ def score_patches(
 ) -> PatchScores:
     """Mutual scores of all patches, averaged over the stages (paper III-C); by `plan`, default a stage at once."""
     modalities = [modality for modality in (features.image, features.points) if modality]
-    finish, extra = _finish(features, config)
+    finish = config.scoring.finish(both=len(modalities) == 2)
+    extra = _patches(features, config)
     references = draw_references(features.num_samples, config.scoring.references, seed=config.scoring.seed)
     schedule, machine = _choose(features, programs, plan)
     products = Products(config.scoring.precision, config.scoring.half_type, config.scoring.implementation)
@@ -85,15 +85,12 @@ def score_patches(
     return PatchScores(mean[0] if features.image else None, mean[-1] if features.points else None)
 
 
-def _finish(features: Features, config: Resolved) -> tuple[Finish, tuple[jax.Array, ...]]:
-    """The method's part of a schedule, and what it needs of each sample. A new option of scoring goes here."""
-    own = config.scoring
+def _patches(features: Features, config: Resolved) -> tuple[Int[jax.Array, "N M3"], ...]:
+    """Where the modalities meet: the image patch of each group."""
     if features.image is None or features.points is None:
-        return AverageInterval(own.interval, own.implementation), ()
+        return ()
     grid = round(features.image.stages[0].shape[1] ** 0.5)
-    patches = patch_index(features.points.center_pixels, size=config.size, grid=grid)
-    finish = EnhanceAndAverage(own.interval, own.variant, own.enhancement, own.trust, own.implementation)
-    return finish, (patches,)
+    return (patch_index(features.points.center_pixels, size=config.size, grid=grid),)
 
 
 def _choose(features: Features, programs: Programs, plan: Plan | None) -> tuple[Schedule, Machine]:

@@ -382,7 +382,7 @@ def sharded_multimodal_scores(
     interval_count(1, interval)
     real = _real_count(features_2d, count, mesh)
     dtypes = as_float(features_2d)[1], as_float(features_3d)[1]
-    finish = EnhanceAndAverage(interval, variant, enhancement, trust)
+    finish = EnhanceAndAverage(AverageInterval(interval), variant, enhancement, trust)
     features = same_dtype(features_2d, features_3d)
     patches = (as_index("patch_of_group", patch_of_group, features_2d.shape[1]),)
     drawn = draw_references(real, references, seed=seed)

@@ -20,8 +20,6 @@ def called(monkeypatch):
 
     forms = {name: {key: counted(name, form) for key, form in row.items()} for name, row in FORMS.items()}
     monkeypatch.setattr(kernels, "FORMS", forms)
-    # What has been traced before would not come by again.
-    jax.clear_caches()
     return seen
 
 
@@ -30,6 +28,8 @@ def maps(tmp_path, candies, image_weights, request):
     """Runs the command and reads its maps."""
 
     def call(implementation, *arguments):
+        # What has been traced before would not come by the forms again.
+        jax.clear_caches()
         output = tmp_path / implementation
         points = request.path.parents[1] / "golden" / "point_mae_tiny.pth"
         given = ["--dataset=eyecandies", f"--data_dir={candies}", "--categories=Apple", "--save=maps", *arguments]

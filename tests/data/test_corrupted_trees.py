@@ -118,9 +118,9 @@ def doubled(path):
 
 def wrong_shape(path):
     if path.suffix == ".png":
-        save(path, np.zeros((13, 17), np.uint16) + 5)
+        save(path, np.zeros((13, 31), np.uint16) + 5)
     else:
-        tifffile.imwrite(path, np.ones((13, 17, 3), np.float32), photometric="minisblack", planarconfig="contig")
+        tifffile.imwrite(path, np.ones((13, 31, 3), np.float32), photometric="minisblack", planarconfig="contig")
 
 
 def not_finite(path):
@@ -142,7 +142,7 @@ DAMAGES = {
     "scan missing": ("scan", Path.unlink, "missing"),
     "scan truncated": ("scan", truncate, "damaged|cannot be read|not a readable TIFF|TIFF"),
     "scan of no bytes": ("scan", empty, "is empty"),
-    "scan of another shape": ("scan", wrong_shape, "17 x 13"),
+    "scan of another shape": ("scan", wrong_shape, "31 x 13"),
     "scan without measurements": ("scan", None, "has no points"),
 }
 CASES = [

@@ -75,7 +75,7 @@ def test_a_schedule_gives_the_definition(name, references, masked, programs, tmp
     (want,) = by_definition(stages[1:], drawn, interval=INTERVAL, **{k.split("_")[0]: v for k, v in one.items()})
     np.testing.assert_allclose(got, want, atol=1e-5)
     for variant in ("released", "paper") if masked else ("released",):
-        finish = EnhanceAndAverage(INTERVAL, variant)
+        finish = EnhanceAndAverage(AverageInterval(INTERVAL), variant)
         (tmp_path / variant).mkdir()
         both = score(name, given, finish, drawn, programs, tmp_path / variant, extra=(patch,), **masks)
         options = {k.split("_")[0]: v for k, v in masks.items()}
