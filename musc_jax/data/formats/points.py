@@ -37,6 +37,7 @@ FOREIGN = {
 
 # Columns of a table or channels of a grid with more than x, y and z; a table is so many times as long as wide.
 _MORE_COLUMNS, _LONG = range(4, 10), 10
+_NODATA = 42113  # a TIFF's tag, as GDAL writes it
 _PLAIN = "save it unpacked, or by deflate"
 _EXPECTED = "expected floats (height, width, 3), or depth (height, width)"
 _CLOUDS = {".ply": decode_ply, ".pcd": decode_pcd, ".xyz": decode_xyz_text}
@@ -122,7 +123,7 @@ def _decode(content: Content) -> np.ndarray:
             else:
                 with tifffile.TiffFile(io.BytesIO(content.data)) as tiff:
                     _check_count(content, *tiff.series[0].shape[:2])
-                    array = np.asarray(tiff.series[0].asarray())
+                    array = _without_nodata(tiff, np.asarray(tiff.series[0].asarray()))
     except (*DECODE_ERRORS, SystemError) as error:
         if "imagecodecs" in str(error):  # tifffile's extra for rarer ways of packing
             raise FileFault(path, f"is packed in a way that is not read ({brief(error)})", _PLAIN) from None
@@ -132,6 +133,19 @@ def _decode(content: Content) -> np.ndarray:
     if array.ndim == 3 and array.shape[2] == 1:
         return array[..., 0]
     return array[0] if array.ndim == 3 and array.shape[0] == 1 and array.shape[2] > 4 else array
+
+
+def _without_nodata(tiff: tifffile.TiffFile, array: np.ndarray) -> np.ndarray:
+    """The array with NaN where it has the number that the file itself says is none."""
+    tag = tiff.pages[0].tags.get(_NODATA)
+    try:
+        number = float(str(tag.value).strip("\0 ")) if tag is not None else math.nan
+    except ValueError:
+        return array
+    if math.isnan(number) or array.dtype.kind not in "fiu":
+        return array
+    missing = array == (array.dtype.type(number) if array.dtype.kind == "f" else number)
+    return np.where(missing, np.nan, array) if missing.any() else array
 
 
 def _decode_npy(content: Content) -> np.ndarray:
