@@ -12,91 +12,37 @@ Parts of your own need no labels:
 """
 
 import contextlib
-import dataclasses
 import importlib
 import os
 import time
-from pathlib import Path
-from typing import Any
 
 # Before JAX starts: its notes about what hardware it did not find are not this program's messages.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import jax
 
-import weights
-from launch import command, distributed
+from launch import command, distributed, start
 from launch import flags as options
 from launch import input_flags as inputs
 from launch.command import say
 from launch.compilation import keep_programs
 from launch.evaluation import run_category
 from launch.identity import category_digest, expect_same
-from launch.output import OutputError, ResultsFolder, refuse_within
+from launch.output import ResultsFolder, refuse_within
 from launch.progress import ProgressBar
 from launch.summary import summarise
 from launch.unwritten import Unwritten
 from launch.writing import finished_records, origins, write_results
-from musc_jax.config import Config, ConfigError
-from musc_jax.data import DataError, Dataset, open_dataset
-from musc_jax.execution.memory import BudgetError
+from musc_jax.data import Dataset
 from musc_jax.execution.programs import Programs
 from musc_jax.resolved import Resolved
 
 _FLAGS = (options.flags, distributed.flags)
-RANDOM_NOTE = "random weights: the figures say nothing about the method's accuracy with pretrained ones"
-_PLATFORM_SETTINGS = ("JAX_PLATFORMS", "JAX_NUM_CPU_DEVICES", "CUDA_VISIBLE_DEVICES")
-_BAD_INPUT = (BudgetError, ConfigError, DataError, OutputError, distributed.LostProcessError, weights.WeightsError)
-
-
-def _open(config: Resolved, cache_dir: Path) -> Dataset:
-    image = config.config.image_backbone
-    bar = ProgressBar()
-    try:
-        return open_dataset(
-            inputs.DATASET.value,
-            data_dir=command.expanded(inputs.DATA_DIR.value),
-            categories=inputs.CATEGORIES.value,
-            modality=config.config.modality,
-            cache_dir=cache_dir,
-            limit=inputs.LIMIT.value,
-            skip_bad=inputs.SKIP_BAD.value,
-            seed=options.SEED.value,
-            progress=bar,
-            folder=inputs.folder_layout(),
-            working=(config.size, 1 if image is None else image.module.config.patch_size),
-        )
-    finally:
-        bar.close()
-
-
-def _with_backbones(config: Config, cache_dir: Path) -> Config:
-    """The config with parameters; what is missing for one backbone is said together with what is for the other."""
-    source = options.weight_sources()
-    found: dict[str, Any] = {}
-    missing: list[str] = []
-    for field, where, name in (
-        ("image_backbone", source.image, options.BACKBONE.value),
-        ("point_backbone", source.points, "point_mae"),
-    ):
-        if where is None:
-            continue
-        bar = ProgressBar(f"{name}: ", in_bytes=True)
-        try:
-            found[field] = options.load_backbone(where, name, cache_dir, report=say, progress=bar)
-        except weights.WeightsError as error:
-            missing.append(str(error))
-        finally:
-            bar.close()
-    if missing:
-        raise weights.WeightsError("\nerror: ".join(missing))
-    return dataclasses.replace(config, **found)
 
 
 def evaluate() -> None:
     """Runs what the flags say and prints the table."""
     started = time.perf_counter()
-    _expect_devices()
+    start.expect_devices()
     # Metrics import it when they are needed; the second that this takes is not theirs.
     importlib.import_module("sklearn.metrics")
     cache_dir, data_folders = command.path("cache_dir", options.CACHE_DIR.value), inputs.data_folders()
@@ -106,7 +52,7 @@ def evaluate() -> None:
     config, division = options.plain_config(), options.division()
     options.memory_budget()
     # Weights first: they are checked in a second, a dataset may take minutes.
-    resolved = _with_backbones(config, cache_dir).resolved()
+    resolved = start.with_backbones(config, cache_dir).resolved()
     config = resolved.config
     folder = None
     if distributed.is_first():
@@ -115,35 +61,15 @@ def evaluate() -> None:
             output_dir, inputs.DATASET.value, data_folders=data_folders, replace=options.REPLACE.value
         )
         folder.expect(dict.fromkeys(inputs.CATEGORIES.value or (), ()))  # before what takes minutes, and again below
-    note = RANDOM_NOTE if config.random_weights else None
-    dataset = _open(resolved, cache_dir)
-    for category, account in dataset.accounts.items():
-        for line in account.lines:
-            say(f"{category}: {line}")
-    for warning in dataset.warnings:
-        say(f"warning: {warning}")
-    for category, problems in dataset.skipped.items():
-        for problem in problems:
-            say(f"left out of {category}: {problem}")
+    note = start.RANDOM_NOTE if config.random_weights else None
+    dataset = start.open_samples(resolved, cache_dir)
+    start.tell(dataset)
     expect_same(config, dataset, division)
     with folder.locked() if folder else contextlib.nullcontext():
         if folder:
             folder.expect({name: dataset.names(name) for name in dataset.categories}, save)
             folder.expect_same_data(origins(dataset))
         _evaluate(resolved, dataset, division, folder, save, note, started)
-
-
-def _expect_devices() -> None:
-    """Refuses a platform, asked for by JAX's own variables, that JAX cannot use here."""
-    try:
-        jax.devices()
-    except (RuntimeError, AssertionError) as error:
-        reason = (str(error).splitlines() or ["no plugin for it is installed"])[0]
-        asked = " ".join(f"{name}={os.environ[name]}" for name in _PLATFORM_SETTINGS if name in os.environ)
-        raise ConfigError(
-            f"{asked or 'JAX'}: JAX has no device to run on ({reason}); unset what asks for it, or install what brings "
-            "it, such as the extra `cuda` or `tpu`"
-        ) from None
 
 
 def _evaluate(
@@ -199,7 +125,7 @@ def main(argv: list[str]) -> int:
     """The whole program; returns the exit code."""
     again = "interrupted; the same command continues with the categories that are not finished"
     work = distributed.together(evaluate)
-    code = command.execute(argv, work, _BAD_INPUT, interrupted=again, own=_FLAGS, about=__doc__)
+    code = command.execute(argv, work, start.BAD_INPUT, interrupted=again, own=_FLAGS, about=__doc__)
     return distributed.leave(code)
 
 

@@ -36,6 +36,9 @@ MASK_DIR = flags.DEFINE_list("mask_dir", [], "folder: subfolder of masks, or one
 DEPTH_DIR = flags.DEFINE_string("depth_dir", None, "folder: subfolder of point data; default beside the pictures.")
 NORMAL_DEPTH_DIR = flags.DEFINE_list("normal_depth_dir", [], "folder: subfolders of the good samples' point data.")
 ABNORMAL_DEPTH_DIR = flags.DEFINE_list("abnormal_depth_dir", [], "folder: the same of the defective samples.")
+UNLABELLED = flags.DEFINE_bool(
+    "unlabelled", False, "folder: its folders are one product, also if they are called good or bad."
+)
 EXTENSIONS = flags.DEFINE_list("extensions", None, "folder: extensions of pictures; default every known one.")
 INTRINSICS = flags.DEFINE_list("intrinsics", None, "folder: fx,fy,cx,cy in pixels, for depth pictures.")
 DEPTH_SCALE = flags.DEFINE_float(
@@ -82,8 +85,9 @@ MASKS = flags.DEFINE_enum(
 MAX_PIXELS = flags.DEFINE_integer("max_pixels", 64_000_000, "folder: pictures of more pixels are read at reduced size.")
 
 _OF_FOLDER = (
-    NORMAL_DIR, ABNORMAL_DIR, MASK_DIR, DEPTH_DIR, NORMAL_DEPTH_DIR, ABNORMAL_DEPTH_DIR, EXTENSIONS, INTRINSICS,
-    DEPTH_SCALE, DEPTH_KIND, PIXEL_PITCH, POINTS_SCALE, POINT_ORDER, INVALID, FIT, BITS, BACKGROUND, MASKS, MAX_PIXELS,
+    NORMAL_DIR, ABNORMAL_DIR, MASK_DIR, DEPTH_DIR, NORMAL_DEPTH_DIR, ABNORMAL_DEPTH_DIR, UNLABELLED, EXTENSIONS,
+    INTRINSICS, DEPTH_SCALE, DEPTH_KIND, PIXEL_PITCH, POINTS_SCALE, POINT_ORDER, INVALID, FIT, BITS, BACKGROUND, MASKS,
+    MAX_PIXELS,
 )  # fmt: skip
 _COLORS = {"white": (255, 255, 255), "black": (0, 0, 0)}
 
@@ -115,6 +119,7 @@ def folder_layout() -> FolderLayout | None:
         normal_depth_dir=tuple(NORMAL_DEPTH_DIR.value),
         abnormal_depth_dir=tuple(ABNORMAL_DEPTH_DIR.value),
         depth_dir=DEPTH_DIR.value,
+        unlabelled=UNLABELLED.value,
         extensions=None if EXTENSIONS.value is None else tuple(EXTENSIONS.value),
         camera=camera,
         depth_scale=DEPTH_SCALE.value,

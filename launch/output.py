@@ -328,10 +328,12 @@ def scores_csv(rows: list[dict[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def map_tiff(anomaly_map: np.ndarray) -> bytes:
-    """One raw float32 map as TIFF."""
+def map_tiff(anomaly_map: np.ndarray, *, packed: bool = False) -> bytes:
+    """One raw float32 map as TIFF; large ones are smaller packed, by deflate."""
     buffer = io.BytesIO()
-    tifffile.imwrite(buffer, anomaly_map.astype(np.float32), photometric="minisblack")
+    tifffile.imwrite(
+        buffer, anomaly_map.astype(np.float32), photometric="minisblack", compression="zlib" if packed else None
+    )
     return buffer.getvalue()
 
 

@@ -20,7 +20,26 @@ RECORD = "category.json"
 SCORES = "scores.csv"
 """The table of a category's samples."""
 
-SAVED = {"maps": "maps/{}.tiff", "images": "images/{}.png"}
+PREDICTIONS = "predictions.jsonl"
+"""The same table with the places of maps, masks and overlays, and boxes."""
+
+REGIONS = "regions.csv"
+"""The table of hot regions."""
+
+REPORT = "report.html"
+"""The page to look at."""
+
+TABLES = (SCORES, PREDICTIONS, REGIONS, REPORT)
+"""What may lie directly in a category's folder, beside its record."""
+
+SAVED = {
+    "maps": "maps/{}.tiff",
+    "images": "images/{}.png",
+    "masks": "masks/{}.png",
+    "overlays": "overlays/{}.jpg",
+    "full_maps": "full_maps/{}.tiff",
+    "full_overlays": "full_overlays/{}.png",
+}
 """What else is saved of each sample."""
 
 SUMMARIES = ("metrics.json", "metrics.csv", "run.json")
@@ -87,7 +106,7 @@ def _is_own_name(name: str) -> bool:
         return False
     ends = (pattern.split("{}") for pattern in SAVED.values())
     saved = (name.startswith(start) and name.endswith(end) and name.count("/") == 1 for start, end in ends)
-    return name == SCORES or any(saved)
+    return name in TABLES or any(saved)
 
 
 def _begun_record(*records: dict[str, Any]) -> dict[str, Any]:

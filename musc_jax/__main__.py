@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 VERBS = {
+    "score": "score a folder of your own parts: scores, decisions, masks, overlays",
     "eval": "score the samples of a dataset, and report how well that finds the defects",
     "fetch": "fetch a published dataset and unpack it, or compare one on disk with what was published",
     "prepare": "check a dataset and clean its raw scans ahead of time",

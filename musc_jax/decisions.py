@@ -7,6 +7,7 @@ None of this is in the paper, which reports metrics that need no threshold.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -18,10 +19,15 @@ DEFAULT_RULE = "gap"
 SHOWN_RULES = ("gap", "mad:3.5", "rate:0.05")
 """What is shown side by side, whichever decides."""
 
-# A batch of one population is taken for two once in so many.
-_FALSE_GAPS = 0.01
+# A batch of one population with an exponential tail is taken for two in this share of cases, others less often.
+_FALSE_GAPS = 0.05
+# Of fewer scores none stands out.
+_FEWEST = 4
+# Batches that the comparison of gaps is simulated with.
+_DRAWS = 4000
 # A gap is at least this share of the whole range of the scores below it.
 _LEAST_GAP = 0.15
+_VALUE = "scores mean what they meant where the value was chosen; re-scored ones are relative to their batch"
 # Leaving out one sample after the other is as good as said by this many of them.
 _MOST_LEFT_OUT = 200
 
@@ -77,27 +83,58 @@ def _by_deviation(scores: np.ndarray, factor: float) -> float | None:
 def _by_gap(scores: np.ndarray, chance: float) -> float | None:
     """Middle of the largest gap in the upper half that one population would hardly have.
 
-    In a tail that falls off exponentially, or faster, the gap below the j-th highest score times j is distributed as an
-    exponential variable, independent of the other gaps (Rényi), so that the largest of them is known. Their scale is
-    taken from their median, which a few defects do not move.
+    In a tail that falls off exponentially, the gap below the j-th highest score times j is distributed like an
+    exponential variable, independent of the other gaps (Rényi). So a gap stands out if it is many times as large as the
+    median of the others, more often than `_critical` says. Tails that fall off faster have smaller gaps at their ends.
     """
     ranked = np.sort(scores)[::-1]
-    upper = len(ranked) // 2
-    if upper < 2:
+    count = len(ranked)
+    if count < _FEWEST:
         return None
-    gaps = ranked[:upper] - ranked[1 : upper + 1]
-    limit = -math.log(1 - (1 - chance) ** (1 / upper))
-    weighted = np.arange(1, upper + 1) * gaps
-
-    def stands_out(values: np.ndarray) -> np.ndarray:
-        return values > limit * np.median(values) / math.log(2)
-
+    upper, compared = count // 2, _compared(count)
+    gaps = ranked[:compared] - ranked[1 : compared + 1]
+    weighted = np.arange(1, compared + 1) * gaps
+    limit = _critical(count, chance)
     # The gaps themselves as well: in a tail that ends abruptly they are alike, and the weighted ones grow inwards.
-    clear = stands_out(weighted) & stands_out(gaps) & (gaps > _LEAST_GAP * (ranked[1 : upper + 1] - ranked[-1]))
+    clear = (gaps[:upper] > 0) & (gaps[:upper] > _LEAST_GAP * (ranked[1 : upper + 1] - ranked[-1]))
+    for values in (weighted, gaps):
+        clear &= values[:upper] > limit * _medians_of_others(values[None])[0, :upper]
     if not clear.any():
         return None
-    at = int(np.argmax(np.where(clear, weighted, 0)))
+    at = int(np.argmax(np.where(clear, weighted[:upper], 0)))
     return _between(ranked[at + 1], ranked[at])
+
+
+def _compared(count: int) -> int:
+    """How many gaps, from the top, a gap is compared with: those of the upper half, and of few scores a few more."""
+    return max(count // 2, min(count - 1, 8))
+
+
+@lru_cache(maxsize=64)
+def _critical(count: int, chance: float) -> float:
+    """How many times the median of the others the largest weighted gap is in a share `chance` of batches.
+
+    Simulated for an exponential tail, always by the same draws. Above 400 scores it hardly changes.
+    """
+    count = min(count, 400)
+    draws = np.random.default_rng(0).exponential(size=(_DRAWS, _compared(count)))
+    ratios = draws / _medians_of_others(draws)
+    return float(np.quantile(ratios[:, : count // 2].max(axis=1), 1 - chance))
+
+
+def _medians_of_others(values: Float[np.ndarray, "rows gaps"]) -> Float[np.ndarray, "rows gaps"]:
+    """For each value the median of the others in its row."""
+    ranked, place = (
+        np.sort(values, axis=1),
+        np.argsort(np.argsort(values, axis=1, kind="stable"), axis=1, kind="stable"),
+    )
+
+    def other(number: int) -> np.ndarray:
+        """The others' value of that number from below."""
+        return np.where(place <= number, ranked[:, [number + 1]], ranked[:, [number]])
+
+    others = values.shape[1] - 1
+    return (other((others - 1) // 2) + other(others // 2)) / 2
 
 
 def _between(low: float, high: float) -> float:
@@ -234,7 +271,10 @@ def _parse(rule: str) -> tuple[Callable[[np.ndarray], float | None], str]:
             value = math.nan
         if not math.isfinite(value):
             raise ValueError(f"threshold: expected {expected}, received {rule!r}")
-        return lambda _: value, "scores are comparable with those that the value was chosen on"
+        return (
+            lambda _: value,
+            _VALUE,
+        )
     own = _RULES[name]
     try:
         parameter = float(given) if colon else own.usual

@@ -4,6 +4,7 @@ import html
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -70,6 +71,15 @@ class Predictions:
         return self.decisions[0]
 
     @property
+    def map_threshold(self) -> float | None:
+        """The threshold in units of the maps, which are the same in every batch; None where there is none.
+
+        Re-scored scores are relative to the lowest and the highest map maximum of their own batch.
+        """
+        threshold = self.decision.threshold
+        return None if threshold is None else _unit(self.results).to_map(threshold)
+
+    @property
     def pred_labels(self) -> Bool[np.ndarray, "N"]:
         """Which samples are called defective."""
         return np.array([sample.pred_label for sample in self.samples], bool)
@@ -122,18 +132,48 @@ class Predictions:
         )
 
 
-def predict(results: Results, *, threshold: str = DEFAULT_RULE, pixel_threshold: float | None = None) -> Predictions:
+class _Unit(NamedTuple):
+    """How the scores of a batch follow from values in units of its maps: score = (value - low) / span."""
+
+    low: float
+    span: float
+
+    def to_map(self, score: float) -> float:
+        return self.low + self.span * score
+
+    def from_map(self, value: float) -> float:
+        return (value - self.low) / self.span
+
+
+def _unit(results: Results) -> _Unit:
+    peaks = np.asarray(results.max_scores, np.float64)
+    span = float(peaks.max() - peaks.min())
+    if span == 0 or np.array_equal(results.pred_scores, results.max_scores):
+        return _Unit(0.0, 1.0)  # without re-scoring they are the same
+    return _Unit(float(peaks.min()), span)
+
+
+def predict(
+    results: Results,
+    *,
+    threshold: str = DEFAULT_RULE,
+    map_threshold: float | None = None,
+    pixel_threshold: float | None = None,
+) -> Predictions:
     """Decide about a batch that was scored.
 
     Args:
         results: what `musc_jax.pipeline.score` gave.
         threshold: the rule that decides, see `musc_jax.decisions.decide`.
+        map_threshold: instead: the threshold of another batch (`Predictions.map_threshold`).
         pixel_threshold: of the maps; default one for the batch, see `musc_jax.decisions.pixel_threshold`.
 
     Raises:
         ValueError: no such rule, or scores that are not finite.
     """
     scores = np.asarray(results.pred_scores, np.float64)
+    if map_threshold is not None:
+        threshold = repr(_unit(results).from_map(map_threshold))
     found = tuple(decisions.side_by_side(scores, threshold))
     defective = found[0].labels(scores)
     if pixel_threshold is None:

@@ -84,3 +84,23 @@ def test_small_batches(count):
     found = predict(batch(SCORES[:count]))
     assert len(found) == count == len(list(found))
     assert sorted(sample.rank for sample in found)[0] == 1
+
+
+def test_a_threshold_means_the_same_in_another_batch():
+    """Scores that were re-scored are relative to their own batch; maps are not."""
+
+    def rescored(peaks):
+        results = batch(peaks)
+        peaks = np.float32(peaks)
+        return results._replace(pred_scores=(peaks - peaks.min()) / (peaks.max() - peaks.min()))
+
+    first = predict(rescored([1.0, 1.1, 1.2, 1.05, 9.0]), threshold="0.5")
+    assert first.map_threshold == pytest.approx(5.0)
+    calm, wild = (rescored(peaks) for peaks in ([1.0, 1.1, 1.2, 1.3], [1.0, 4.9, 5.1, 20.0]))
+    assert not predict(calm, map_threshold=first.map_threshold).pred_labels.any()
+    carried = predict(wild, map_threshold=first.map_threshold)
+    np.testing.assert_array_equal(carried.pred_labels, [False, False, True, True])
+    assert carried.map_threshold == pytest.approx(5.0)
+    # Without re-scoring they are in units of the maps.
+    assert predict(batch([1.0, 2.0, 3.0]), threshold="2.5").map_threshold == 2.5
+    assert predict(batch([1.0] * 5)).map_threshold is None

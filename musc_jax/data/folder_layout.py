@@ -37,6 +37,8 @@ class FolderLayout:
         mask_dir: folders of masks, one for each `abnormal_dir` or one for all.
         normal_depth_dir, abnormal_depth_dir: folders of point data, likewise.
         depth_dir: one folder of point data for all. Without any of these, point data lies beside the pictures.
+        unlabelled: whether a flat folder's samples are one product whatever the folders in it are called; otherwise one
+            that has folders called good or bad, and nothing else, wants them named.
         extensions: of pictures; default every known one.
         camera: for depth pictures.
         depth_scale: metres of a depth or height of 1; None: of integers 0.001, of floats what is likely.
@@ -59,6 +61,7 @@ class FolderLayout:
     normal_depth_dir: tuple[str, ...] = ()
     abnormal_depth_dir: tuple[str, ...] = ()
     depth_dir: str | None = None
+    unlabelled: bool = False
     extensions: tuple[str, ...] | None = None
     camera: Camera | None = None
     depth_scale: float | None = None
@@ -93,10 +96,6 @@ class FolderLayout:
             )
         if self.depth_kind not in ("depth", "height"):
             raise DataError(f"depth_kind: expected depth or height, received {self.depth_kind!r}")
-        if self.depth_kind == "height" and self.camera is not None:
-            raise DataError("intrinsics: heights (--depth_kind=height) are seen without a camera; leave it out")
-        if self.depth_kind == "depth" and self.pixel_pitch:
-            raise DataError("pixel_pitch: only heights have one (--depth_kind=height); depth has --intrinsics")
         if self.point_order not in (None, "rows", "columns"):
             raise DataError(f"point_order: expected rows or columns, received {self.point_order!r}")
         if self.camera is not None and not (

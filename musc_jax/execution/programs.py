@@ -99,7 +99,6 @@ class InFlight(Generic[Item]):
 
 
 def copy_to_host_async(arrays: Any) -> None:
-    """Starts copying every array of a tree to the host, where `numpy.asarray` finds it later, unless it is there."""
+    """Starts copying every array of a tree to the host, where `numpy.asarray` finds it later."""
     for array in jax.tree.leaves(arrays):
-        if isinstance(array, jax.Array):
-            array.copy_to_host_async()
+        array.copy_to_host_async()

@@ -8,14 +8,16 @@ from musc_jax.report.comparison import (
     comparison_json,
     comparison_table,
 )
-from musc_jax.report.pictures import color_scale, png_bytes, sample_picture
+from musc_jax.report.pictures import color_scale, overlay_picture, png_bytes, sample_picture
 from musc_jax.report.published_metrics import Published, difference_line, published, published_results
+from musc_jax.report.regions import Region, enlarge_map, find_regions
 from musc_jax.report.settings import division, published_settings, run_settings
 from musc_jax.report.tables import metrics_csv, metrics_table, timings_table
 
 __all__ = [
     "Comparison",
     "Published",
+    "Region",
     "Setting",
     "color_scale",
     "compare_runs",
@@ -24,8 +26,11 @@ __all__ = [
     "comparison_table",
     "difference_line",
     "division",
+    "enlarge_map",
+    "find_regions",
     "metrics_csv",
     "metrics_table",
+    "overlay_picture",
     "png_bytes",
     "published",
     "published_results",

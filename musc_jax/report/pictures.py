@@ -14,6 +14,7 @@ _TILE = 320
 _GAP, _TOP, _BAR = 10, 54, 92
 _INK, _PAPER, _WARN = (24, 24, 27), (255, 255, 255), (176, 32, 32)
 _TRUTH = np.array((60, 220, 90), np.float64)
+_BOX = (64, 196, 255)
 _LUMINANCE = np.array((0.299, 0.587, 0.114), np.float64)
 # Anchors of a dark-to-bright heat scale whose lightness rises evenly, so that it also reads in grey.
 HEAT = np.array(
@@ -65,6 +66,41 @@ def _overlay(image: np.ndarray, anomaly_map: np.ndarray, scale: tuple[float, flo
     level = np.clip((anomaly_map.astype(np.float64) - scale[0]) / (scale[1] - scale[0]), 0, 1)
     opacity = (0.85 * level**0.75)[..., None]
     return grey * (1 - opacity) + heat(level) * opacity
+
+
+def overlay_picture(
+    image: UInt8[np.ndarray, "h w 3"],
+    anomaly_map: Float[np.ndarray, "h w"],
+    *,
+    scale: tuple[float, float],
+    boxes: Sequence[tuple[tuple[int, int, int, int], float]] = (),
+    boxes_size: tuple[int, int] | None = None,
+) -> Image.Image:
+    """A picture with the heat of its map over it, and boxes around its hot regions.
+
+    Args:
+        image: The picture; its colours are kept where nothing is hot.
+        anomaly_map: Of the same size.
+        scale: (low, high) values of the coldest and the hottest colour, from `color_scale`.
+        boxes: (left, top, right, bottom) and peak of each region.
+        boxes_size: (height, width) that the boxes are meant for; default the picture's.
+    """
+    # A table of 256 colours instead of arithmetic for each pixel: pictures may have millions of them.
+    low, high = scale
+    level = np.clip((anomaly_map - np.float32(low)) * np.float32(255 / (high - low)), 0, 255).astype(np.uint8)
+    shares = np.arange(256) / 255
+    opacity = 0.75 * shares**0.75
+    hot = Image.fromarray((heat(shares) * 1.0).astype(np.uint8)[level])
+    alpha = Image.fromarray(np.rint(255 * opacity).astype(np.uint8)[level])
+    picture = Image.composite(hot, Image.fromarray(image), alpha)
+    height, width = boxes_size or image.shape[:2]
+    x, y = image.shape[1] / width, image.shape[0] / height
+    draw, line = ImageDraw.Draw(picture), max(1, round(min(image.shape[:2]) / 300))
+    for (left, top, right, bottom), _ in boxes:
+        # One line outside of the region, which would be covered otherwise.
+        place = (left * x - line, top * y - line, max(right * x, left * x + 1), max(bottom * y, top * y + 1))
+        draw.rectangle(place, outline=_BOX, width=line)
+    return picture
 
 
 def _outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:

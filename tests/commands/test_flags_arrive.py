@@ -12,6 +12,7 @@ import pytest
 import weights
 from launch import eval as command
 from launch import flags as options
+from launch import start
 from musc_jax import pipeline
 from musc_jax.models import Backbone, PointTransformer, VisionTransformer
 
@@ -86,7 +87,7 @@ class Parts:
         raise Stop
 
 
-_load, _open_dataset = weights.load, command.open_dataset
+_load, _open_dataset = weights.load, start.open_dataset
 _ResultsFolder, _run_category = command.ResultsFolder, command.run_category
 # Objects of no interest, and what only carries progress and reports.
 _LEFT_OUT = ("config.image_backbone", "config.point_backbone", "run.config", "run.dataset", "run.programs", "run.bar",
@@ -100,7 +101,7 @@ def arrive(monkeypatch):
     def call(*arguments):
         parts = Parts()
         monkeypatch.setattr("weights.load", parts.load_weights)
-        monkeypatch.setattr(command, "open_dataset", parts.open_dataset)
+        monkeypatch.setattr(start, "open_dataset", parts.open_dataset)
         monkeypatch.setattr(command, "ResultsFolder", parts.results_folder)
         monkeypatch.setattr(command, "run_category", parts.run_category)
         monkeypatch.setattr(pipeline, "score_divisions", parts.score_divisions)
@@ -137,6 +138,7 @@ TABLE = {
     "depth_dir=x": (FOLDER, {"data.folder.depth_dir": "x", "results.data_folders": WITHIN}),
     "normal_depth_dir=x": (FOLDER, {"data.folder.normal_depth_dir": ("x",), "results.data_folders": WITHIN}),
     "abnormal_depth_dir=x": (FOLDER, {"data.folder.abnormal_depth_dir": ("x",), "results.data_folders": WITHIN}),
+    "unlabelled": (FOLDER, {"data.folder.unlabelled": True}),
     "extensions=.x": (FOLDER, {"data.folder.extensions": (".x",)}),
     "intrinsics=1,2,3,4": (
         FOLDER,
@@ -144,7 +146,7 @@ TABLE = {
     ),
     "depth_scale=0.5": (FOLDER, {"data.folder.depth_scale": 0.5}),
     "depth_kind=height": (FOLDER, {"data.folder.depth_kind": "height"}),
-    "pixel_pitch=1,2": ((*FOLDER, "--depth_kind=height"), {"data.folder.pixel_pitch": (1.0, 2.0)}),
+    "pixel_pitch=1,2": (FOLDER, {"data.folder.pixel_pitch": (1.0, 2.0)}),
     "points_scale=0.5": (FOLDER, {"data.folder.points_scale": 0.5}),
     "point_order=columns": (FOLDER, {"data.folder.point_order": "columns"}),
     "invalid=-1,65535": (FOLDER, {"data.folder.invalid": (-1.0, 65535.0)}),

@@ -204,6 +204,8 @@ class _Finder:
             return True
         inner = list(dict.fromkeys(stem.split("/")[0] for stem in nested))
         like = sorted({part for stem in nested for part in stem.split("/")[:-1] if part.casefold() in _LABELS})
+        if self.layout.unlabelled:
+            like = []
         if like and len(nested) == len(stems):
             self.report(f"{group.images}: {self._nothing(group)}")
             return False

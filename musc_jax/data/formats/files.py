@@ -8,7 +8,6 @@ import hashlib
 import io
 import stat
 import struct
-import threading
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -28,8 +27,6 @@ MAX_PIXELS = 64_000_000
 _MAX_TEXT_BYTES = 1_000_000
 _AGAIN = "copy it again from the dataset's archive"
 _ANEW = "save it again, or replace it by a sound copy"
-# CPython 3.11's parser, which reads NPY headers, fails now and then when several threads use it.
-NPY_PARSING = threading.Lock()
 DECODE_ERRORS = (
     OSError,
     SyntaxError,  # Pillow's way of saying that a chunk is broken

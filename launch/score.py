@@ -1,0 +1,261 @@
+"""Scores your own parts: no labels, no masks, no training. They score each other.
+
+    python -m launch.score DIR
+    python -m launch.score --images=DIR --points=DIR
+    python -m launch.score DIR --threshold=rate:0.05 --save=masks,overlays
+
+Pictures in DIR and the folders in it are samples of one product. Written are scores.csv, predictions.jsonl,
+regions.csv, masks, overlays and maps; the dataset is never touched.
+"""
+
+import itertools
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# Before JAX starts: its notes about what hardware it did not find are not this program's messages.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import jax
+
+from launch import command, score_flags, start
+from launch import flags as options
+from launch import input_flags as inputs
+from launch.command import say
+from launch.compilation import keep_programs
+from launch.evaluation import Scored, run_category
+from launch.identity import category_digest
+from launch.output import ResultsFolder, refuse_within
+from launch.progress import ProgressBar
+from launch.score_files import ProductFiles, least_bytes
+from launch.summary import versions
+from launch.unwritten import Unwritten
+from launch.writing import origins
+from musc_jax.config import ConfigError
+from musc_jax.data import Dataset
+from musc_jax.execution.programs import Programs
+from musc_jax.predictions import Predictions, predict
+from musc_jax.resolved import Resolved
+
+_NAME = "score"
+_WORST = 5
+_BAD_INPUT = start.BAD_INPUT
+
+
+def score() -> None:
+    """Does what the flags say."""
+    started = time.perf_counter()
+    score_flags.apply(score_flags.flags.arguments)
+    start.expect_devices()
+    cache_dir, data_folders = command.path("cache_dir", options.CACHE_DIR.value), inputs.data_folders()
+    refuse_within(cache_dir, data_folders, "--cache_dir")
+    keep_programs(cache_dir)
+    save = score_flags.save_list()
+    config, division = options.plain_config(), options.division()
+    if not division.plain:
+        raise ConfigError("--subsets, --batch_size, --normal_ratio: launch.eval has them; here all samples are scored")
+    budget = options.memory_budget()
+    earlier = _earlier(score_flags.THRESHOLD_FROM.value)
+    resolved = start.with_backbones(config, cache_dir).resolved()
+    output_dir = command.path("output_dir", options.OUTPUT_DIR.value)
+    folder = ResultsFolder(output_dir, _NAME, data_folders=data_folders, replace=options.REPLACE.value)
+    note = start.RANDOM_NOTE if resolved.config.random_weights else None
+    dataset = start.open_samples(resolved, cache_dir)
+    start.tell(dataset)
+    with folder.locked():
+        folder.expect({name: dataset.names(name) for name in dataset.categories}, save)
+        folder.expect_same_data(origins(dataset))
+        folder.expect_space(
+            sum(least_bytes(len(dataset.names(name)), resolved.size, save) for name in dataset.categories)
+        )
+        programs, products = Programs(profile=options.PROFILE.value), {}
+        for category in dataset.categories:
+            scored = _scored(resolved, dataset, category, division, budget, cache_dir, programs)
+            predictions = _predictions(scored, category, earlier)
+            products[category] = _write(folder, dataset, category, scored, predictions, save, note)
+            _tell(category, predictions, folder.folder(category), note)
+        _write_run(folder, resolved, dataset, products, note, started)
+
+
+def _scored(
+    resolved: Resolved,
+    dataset: Dataset,
+    category: str,
+    division: options.Division,
+    budget: int,
+    cache_dir: Path,
+    programs: Programs,
+) -> Scored:
+    """A product's scores: those in the cache, if nothing has changed that they depend on, or new ones."""
+    digest, kept = category_digest(resolved.config, dataset, category, division), Unwritten(cache_dir)
+    known = kept.recall(digest, dataset, category, resolved.size)
+    if known is not None and (inputs.SKIP_BAD.value or not known.results.skipped):
+        say(f"{category}: scored before with the same settings; the scores are taken from the cache")
+        return known
+    bar = ProgressBar(f"{category}: ")
+    try:
+        scored = run_category(
+            resolved,
+            dataset,
+            category,
+            division,
+            budget=budget,
+            cache_dir=cache_dir,
+            skip_bad=inputs.SKIP_BAD.value,
+            programs=programs,
+            bar=bar,
+        )
+    finally:
+        bar.close()
+    # Before anything is decided or written: another threshold, or a full disk, does not score anew.
+    kept.keep(digest, scored)
+    return scored
+
+
+def _earlier(run: str | None) -> dict[str, Any] | None:
+    """What an earlier run decided, by product."""
+    if run is None:
+        return None
+    path = command.path("threshold_from", run)
+    path = path / "run.json" if path.is_dir() else path
+    try:
+        products = json.loads(path.read_text(encoding="utf-8"))["products"]
+        found = {name: (value["map_threshold"], value["pixel_threshold"]) for name, value in products.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ConfigError(
+            f"--threshold_from: {path}: is no run.json of launch.score; give the folder of its results"
+        ) from None
+    return found
+
+
+def _predictions(scored: Scored, category: str, earlier: Mapping[str, Any] | None) -> Predictions:
+    rule, pixels = score_flags.THRESHOLD.value, score_flags.PIXEL_THRESHOLD.value
+    if earlier is not None:
+        value = earlier.get(category) or (next(iter(earlier.values())) if len(earlier) == 1 else None)
+        if value is None:
+            raise ConfigError(f"--threshold_from: has no product {category!r}; it has {', '.join(earlier)}")
+        if value[0] is None:
+            raise ConfigError("--threshold_from: that run found no clear defects, so it has no threshold to carry over")
+        # In units of the maps: scores are relative to their own batch.
+        pixels = float(value[1]) if pixels is None else pixels
+        return predict(scored.results, map_threshold=float(value[0]), pixel_threshold=pixels)
+    return predict(scored.results, threshold=rule, pixel_threshold=pixels)
+
+
+def _write(
+    folder: ResultsFolder,
+    dataset: Dataset,
+    category: str,
+    scored: Scored,
+    predictions: Predictions,
+    save: tuple[str, ...],
+    note: str | None,
+) -> dict[str, Any]:
+    """Writes a product's files, its tables first; returns what run.json says about it."""
+    place = {name: i for i, name in enumerate(dataset.names(category))}
+    names = [sample.name for sample in predictions]
+
+    def picture(index: int, most: int) -> Any:
+        return dataset.picture(category, place[names[index]], max_pixels=most)
+
+    files = ProductFiles(predictions, save, picture)
+    tables = files.tables()
+    skipped = [*dataset.skipped[category], *(error.name for error in scored.results.skipped)]
+    facts: dict[str, Any] = {
+        "digest": "",
+        "metrics": {},
+        "timings": scored.seconds,
+        "warnings": [note] if note else [],
+        "num_samples": len(predictions),
+        "skipped": skipped,
+        "origin": origins(dataset)[category],
+    }
+    folder.write_category(category, save=(), files=tables, **facts)
+    bar = ProgressBar(f"{category}: ")
+    try:
+        written = _counted(files.saved(), bar, len(save) * len(predictions))
+        folder.write_category(category, save=save, files=itertools.chain(tables.items(), written), **facts)
+    finally:
+        bar.close()
+    decision = predictions.decision
+    return {
+        "num_samples": len(predictions),
+        "skipped": skipped,
+        "threshold": decision.threshold,
+        "map_threshold": predictions.map_threshold,
+        "rule": decision.rule,
+        "pixel_threshold": predictions.pixel_threshold,
+        "num_defective": decision.num_defective,
+        "decisions": [decision._asdict() for decision in predictions.decisions],
+        "seconds": dict(scored.seconds),
+    }
+
+
+def _counted(files: Any, bar: ProgressBar, total: int) -> Any:
+    for done, pair in enumerate(files):
+        bar("write", done, total)
+        yield pair
+    bar("write", total, total)
+
+
+def _tell(category: str, predictions: Predictions, place: Path, note: str | None) -> None:
+    """The worst samples, what was decided, and where to look."""
+    worst = predictions.worst_first()[:_WORST]
+    print(f"{category}: {len(predictions)} samples; the highest scores:")
+    width = max(len(sample.name) for sample in worst)
+    for sample in worst:
+        called = "defective" if sample.pred_label else "-"
+        print(f"  {sample.rank:>3}  {sample.name:<{width}}  {sample.pred_score:.4f}  {called}")
+    first, *others = predictions.decisions
+    if first.threshold is None:
+        print(f"decided by {first.rule}: no clear defects, none is called defective")
+    else:
+        hangs = f", {first.lowest} to {first.highest} with one sample left out" if first.lowest < first.highest else ""
+        print(f"decided by {first.rule}: {first.num_defective} called defective, above {first.threshold:.4f}{hangs}")
+    print(f"  assumes that {first.assumes}")
+    print(f"  {'; '.join(f'{d.rule}: {d.num_defective}' for d in others)}")
+    if note:
+        print(f"NOTE: {note}")
+    print(f"{category}: {place}")
+
+
+def _write_run(
+    folder: ResultsFolder,
+    resolved: Resolved,
+    dataset: Dataset,
+    products: Mapping[str, Any],
+    note: str | None,
+    started: float,
+) -> None:
+    device = jax.devices()[0]
+    run = {
+        "command": options.flags.argv,
+        "dataset": dataset.name,
+        "config": resolved.config.as_dict(),
+        "flags": {flag.name: flag.value for own in (score_flags.flags, options.flags) for flag in own.all},
+        "note": note,
+        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+        "versions": versions(),
+        "seconds": time.perf_counter() - started,
+        "products": products,
+        "inputs": {name: account.facts for name, account in dataset.accounts.items()},
+        "warnings": list(dataset.warnings),
+    }
+    folder.write("run.json", json.dumps(run, indent=2, allow_nan=False) + "\n")
+
+
+def main(argv: list[str]) -> int:
+    """The whole program; returns the exit code."""
+    if any(a.lstrip("-") in ("help", "h", "helpshort") for a in argv[1:] if a.startswith("-")):
+        print(score_flags.short_help(__doc__ or ""))
+        return 0
+    again = "interrupted; the same command goes on, with the scores that it has"
+    own = (options.flags, score_flags.flags)
+    return command.execute(argv, score, _BAD_INPUT, interrupted=again, own=own, about=__doc__, takes_arguments=True)
+
+
+if __name__ == "__main__":
+    command.run(main)

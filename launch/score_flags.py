@@ -1,0 +1,115 @@
+"""The flags that `launch.score` has beside those of scoring."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from launch import command
+from launch import flags as options
+from launch import input_flags as inputs
+from launch.own_flags import OwnFlags
+from launch.score_files import DEFAULT_SAVE, SAVES
+from musc_jax import decisions
+from musc_jax.config import ConfigError
+
+flags = OwnFlags()
+
+IMAGES = flags.DEFINE_string("images", None, "Folder of the pictures, instead of DIR.")
+POINTS = flags.DEFINE_string("points", None, "Folder of the point data that belongs to them; both are looked at then.")
+PER_FOLDER = flags.DEFINE_bool("per_folder", False, "Each subfolder is a product of its own; default all are one.")
+THRESHOLD = flags.DEFINE_string(
+    "threshold",
+    decisions.DEFAULT_RULE,
+    "What is called defective: gap (set apart from the others, or nothing), mad:K (median + K MAD), rate:P (the share "
+    "P), or a score.",
+)
+THRESHOLD_FROM = flags.DEFINE_string(
+    "threshold_from", None, "Decide as an earlier run did, by its threshold: the folder of its results."
+)
+PIXEL_THRESHOLD = flags.DEFINE_float(
+    "pixel_threshold", None, "Map pixels above it are hot; default what 95 % of the samples called good stay below."
+)
+
+# What --help shows of the flags of scoring; --helpfull shows all.
+_SHOWN = (
+    "modality", "weights_rgb", "weights_points", "backbone", "image_size", "fit", "limit", "skip_bad", "memory_gb",
+    "output_dir", "cache_dir",
+)  # fmt: skip
+
+
+class Product(NamedTuple):
+    """What is scored together."""
+
+    data_dir: str
+    categories: tuple[str, ...] | None
+
+
+def apply(arguments: Sequence[str]) -> None:
+    """Says in the flags of scoring what the flags of this command mean.
+
+    Raises:
+        ConfigError: They contradict each other, or name no folder.
+    """
+    given = list(arguments)
+    if len(given) > 1:
+        raise ConfigError(f"expected one folder, received {' '.join(given)!r}; for several pass --per_folder")
+    if inputs.DATASET.present or inputs.DATA_DIR.present:
+        raise ConfigError("--dataset, --data_dir: this scores a folder of your own, DIR; launch.eval has them")
+    if bool(given) == (IMAGES.value is not None):
+        raise ConfigError("expected the folder of your samples, as DIR or --images; see --help")
+    folder = given[0] if given else IMAGES.value
+    values = options.flags.FLAGS
+    values["dataset"].value, values["data_dir"].value = "folder", folder
+    if not (inputs.NORMAL_DIR.present or inputs.ABNORMAL_DIR.present):
+        values["unlabelled"].value = True
+    if POINTS.value is not None:
+        if inputs.DEPTH_DIR.present:
+            raise ConfigError("--points, --depth_dir: expected one of them, received both")
+        # Of a relative path the shell's folder is meant, not one in DIR.
+        values["depth_dir"].value = str(command.path("points", POINTS.value).absolute())
+    if PER_FOLDER.value:
+        if inputs.CATEGORIES.present:
+            raise ConfigError("--per_folder, --categories: expected one of them, received both")
+        values["categories"].value = _subfolders(command.path("images", folder or ""))
+    if THRESHOLD.present and THRESHOLD_FROM.value is not None:
+        raise ConfigError("--threshold, --threshold_from: expected one of them, received both")
+    try:
+        decisions.check_rule(THRESHOLD.value)
+    except ValueError as error:
+        raise ConfigError(f"--{error}") from None
+
+
+def _subfolders(root: Path) -> list[str]:
+    try:
+        names = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith((".", "@")))
+    except OSError as error:
+        raise ConfigError(f"{root}: {error.strerror}; give the folder that has a folder for each product") from None
+    if not names:
+        raise ConfigError(f"{root}: has no folders, each of them a product; leave --per_folder out")
+    return names
+
+
+def save_list() -> tuple[str, ...]:
+    """--save of this command, checked; the usual ones where it is not given."""
+    if not options.SAVE.present:
+        return DEFAULT_SAVE
+    for name in options.SAVE.value:
+        if name not in SAVES:
+            raise ConfigError(f"--save: expected a list of {', '.join(SAVES)}; received {name!r}")
+    return tuple(name for name in SAVES if name in options.SAVE.value)
+
+
+def short_help(about: str) -> str:
+    """What fits on a screen."""
+    lines = [about.strip(), ""]
+    own = [flag for flag in flags.all if flag.name not in ("images",)]
+    for flag in (*own, *(options.flags.FLAGS[name] for name in _SHOWN)):
+        text = " ".join((flag.help or "").split())
+        lines.append(f"  --{flag.name:<16} {_first(text)}")
+    lines.append(f"  --{'save':<16} {', '.join(SAVES)} (default {', '.join(DEFAULT_SAVE)})")
+    return "\n".join([*lines, "", "--helpfull shows all flags.", ""])
+
+
+def _first(text: str) -> str:
+    """As much of a text as a line has room for."""
+    return text if len(text) <= 100 else f"{text[:97].rsplit(' ', 1)[0]} ..."

@@ -1,0 +1,95 @@
+"""What scoring begins with: devices, backbones, samples, and what is said about them."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import weights
+from launch import command, distributed
+from launch import flags as options
+from launch import input_flags as inputs
+from launch.command import say
+from launch.output import OutputError
+from launch.progress import ProgressBar
+from musc_jax.config import Config, ConfigError
+from musc_jax.data import DataError, Dataset, open_dataset
+from musc_jax.execution.memory import BudgetError
+from musc_jax.resolved import Resolved
+
+RANDOM_NOTE = "random weights: the figures say nothing about the method's accuracy with pretrained ones"
+_PLATFORM_SETTINGS = ("JAX_PLATFORMS", "JAX_NUM_CPU_DEVICES", "CUDA_VISIBLE_DEVICES")
+BAD_INPUT = (BudgetError, ConfigError, DataError, OutputError, distributed.LostProcessError, weights.WeightsError)
+"""What its input can be blamed for."""
+
+
+def expect_devices() -> None:
+    """Refuses a platform, asked for by JAX's own variables, that JAX cannot use here."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).splitlines() or ["no plugin for it is installed"])[0]
+        asked = " ".join(f"{name}={os.environ[name]}" for name in _PLATFORM_SETTINGS if name in os.environ)
+        raise ConfigError(
+            f"{asked or 'JAX'}: JAX has no device to run on ({reason}); unset what asks for it, or install what brings "
+            "it, such as the extra `cuda` or `tpu`"
+        ) from None
+
+
+def with_backbones(config: Config, cache_dir: Path) -> Config:
+    """The config with parameters; what is missing for one backbone is said together with what is for the other."""
+    source = options.weight_sources()
+    found: dict[str, Any] = {}
+    missing: list[str] = []
+    for field, where, name in (
+        ("image_backbone", source.image, options.BACKBONE.value),
+        ("point_backbone", source.points, "point_mae"),
+    ):
+        if where is None:
+            continue
+        bar = ProgressBar(f"{name}: ", in_bytes=True)
+        try:
+            found[field] = options.load_backbone(where, name, cache_dir, report=say, progress=bar)
+        except weights.WeightsError as error:
+            missing.append(str(error))
+        finally:
+            bar.close()
+    if missing:
+        raise weights.WeightsError("\nerror: ".join(missing))
+    return dataclasses.replace(config, **found)
+
+
+def open_samples(config: Resolved, cache_dir: Path) -> Dataset:
+    """The dataset that the flags name, each of its samples checked."""
+    image = config.config.image_backbone
+    bar = ProgressBar()
+    try:
+        return open_dataset(
+            inputs.DATASET.value,
+            data_dir=command.expanded(inputs.DATA_DIR.value),
+            categories=inputs.CATEGORIES.value,
+            modality=config.config.modality,
+            cache_dir=cache_dir,
+            limit=inputs.LIMIT.value,
+            skip_bad=inputs.SKIP_BAD.value,
+            seed=options.SEED.value,
+            progress=bar,
+            folder=inputs.folder_layout(),
+            working=(config.size, 1 if image is None else image.module.config.patch_size),
+        )
+    finally:
+        bar.close()
+
+
+def tell(dataset: Dataset) -> None:
+    """Says what files were read as, what is odd about them, and what is left out."""
+    for category, account in dataset.accounts.items():
+        for line in account.lines:
+            say(f"{category}: {line}")
+    for warning in dataset.warnings:
+        say(f"warning: {warning}")
+    for category, problems in dataset.skipped.items():
+        for problem in problems:
+            say(f"left out of {category}: {problem}")

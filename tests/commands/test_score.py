@@ -1,0 +1,260 @@
+"""`python -m launch.score` on folders as people have them: what it writes, says and refuses."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from eyecandies_tree import fingerprint
+from PIL import Image
+
+from launch import score, score_flags
+from launch.score_files import DEFAULT_SAVE, SAVES
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+SMALL = ("--image_size=32", "--blocks=0,1,2")
+HEIGHT, WIDTH = 48, 96
+
+
+def part(seed, *, defect=False, size=(HEIGHT, WIDTH)):
+    """Stripes, the same in all parts up to noise; a defect is a checkerboard in the right half."""
+    rng = np.random.default_rng(seed)
+    pixels = np.zeros((*size, 3))
+    pixels[:] = 120 + 40 * np.sin(np.arange(size[1]) / 3)[:, None]
+    if defect:
+        y, x = np.mgrid[: size[0] // 2, : size[1] // 4]
+        pixels[size[0] // 4 : size[0] // 4 + len(y), size[1] // 2 : size[1] // 2 + x.shape[1]] = (
+            255 * ((x // 2 + y // 2) % 2)[..., None]
+        )
+    return np.clip(pixels + rng.normal(0, 4, pixels.shape), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory):
+    """Nine parts in a folder and in folders in it; one of them has a defect and is upright, as its camera noted."""
+    root = tmp_path_factory.mktemp("parts") / "caps"
+    for i in range(8):
+        path = root / ("shift 1" if i < 4 else "shift 2") / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(part(i)).save(path)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # shown turned by a quarter to the right
+    Image.fromarray(np.rot90(part(9, defect=True))).save(root / "<b>&x.png", exif=turned)
+    return root
+
+
+@pytest.fixture
+def run(tmp_path, image_weights, in_process, monkeypatch):
+    """Runs the command with a narrow backbone; returns its exit code, what it printed, and the results' folder."""
+    monkeypatch.setattr("launch.score.keep_programs", lambda cache_dir: None)
+
+    def call(*arguments, weights=image_weights):
+        given = [*SMALL, f"--weights_rgb={weights}", f"--output_dir={tmp_path / 'results'}"]
+        code, out, err = in_process(score, *given, f"--cache_dir={tmp_path / 'cache'}", *arguments)
+        return code, out, err, tmp_path / "results" / "score"
+
+    return call
+
+
+def rows(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_folder_with_one_defect(run, parts):
+    before = fingerprint(parts)
+    code, out, err, folder = run(parts)
+    assert code == 0, err
+    assert fingerprint(parts) == before
+    results, folder = folder, folder / "caps"
+    table = {row["sample"]: row for row in rows(folder / "scores.csv")}
+    assert len(table) == 9
+    (defect,) = [name for name, row in table.items() if row["rank"] == "1"]
+    assert table[defect]["image_path"] == str(parts / "<b>&x.png")
+    assert table[defect]["name"] == "<b>&x.png"
+    assert [name for name, row in table.items() if row["pred_label"] == "1"] == [defect]
+    assert float(table[defect]["pred_score"]) > float(table[defect]["threshold"])
+    assert table[defect]["percentile"] == "100.00"
+    assert {row["rule"] for row in table.values()} == {"gap"}
+    # The same, in anomalib's words, and where everything lies.
+    lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    for line in lines:
+        row = table[line["sample"]]
+        assert (repr(line["pred_score"]), str(line["pred_label"])) == (row["pred_score"], row["pred_label"])
+        assert line["image_size"] == [HEIGHT, WIDTH]
+        anomaly_map = tifffile.imread(folder / line["anomaly_map"])
+        assert anomaly_map.shape == (32, 32)
+        assert anomaly_map.max() == np.float32(line["max_score"])
+        with Image.open(folder / line["pred_mask"]) as mask, Image.open(folder / line["overlay"]) as overlay:
+            assert mask.size == overlay.size == (WIDTH, HEIGHT)
+            assert set(np.unique(mask)) <= {0, 255}
+            assert np.asarray(mask).any() == bool(line["pred_boxes"]) or len(line["pred_boxes"]) == 0
+    # On the picture as it is shown, although the file lies on its side.
+    found = next(line for line in lines if line["sample"] == defect)
+    left, top, right, bottom = found["pred_boxes"][0]
+    assert found["box_scores"][0] == pytest.approx(found["max_score"], rel=0.05)
+    first = next(row for row in rows(folder / "regions.csv") if row["sample"] == defect)
+    assert [int(first[key]) for key in ("left", "top", "right", "bottom")] == [left, top, right, bottom]
+    assert 0 < int(first["area"]) <= (right - left) * (bottom - top)
+    assert left <= float(first["centroid_x"]) <= right
+    # In the right half there, although in the file it is the upper one.
+    run(parts, f"--pixel_threshold={0.9 * found['max_score']}")
+    (region,) = rows(folder / "regions.csv")
+    assert region["sample"] == defect
+    assert int(region["left"]) > WIDTH * 0.4
+    # What is said in the end.
+    assert defect in out
+    assert "decided by gap: 1 called defective" in out
+    assert "assumes that at most half of the samples are defective" in out
+    assert str(folder) in out.splitlines()[-1]
+    run_json = json.loads((results / "run.json").read_text())
+    assert run_json["products"]["caps"]["num_defective"] == 1
+    rules = [decision["rule"] for decision in run_json["products"]["caps"]["decisions"]]
+    assert rules == ["gap", "mad:3.5", "rate:0.05"]
+
+
+def test_another_decision_takes_the_scores_that_are_there(run, parts, monkeypatch):
+    _, _, _, folder = run(parts)
+    before = {row["sample"]: row["pred_score"] for row in rows(folder / "caps" / "scores.csv")}
+
+    def again(*args, **options):
+        raise AssertionError("scored again")
+
+    monkeypatch.setattr(score, "run_category", again)
+    code, out, err, _ = run(parts, "--threshold=rate:0.34", "--save=full_maps,full_overlays")
+    assert code == 0, err
+    assert "taken from the cache" in err
+    assert "decided by rate:0.34: 3 called defective" in out
+    after = rows(folder / "caps" / "scores.csv")
+    assert {row["sample"]: row["pred_score"] for row in after} == before
+    assert sum(row["pred_label"] == "1" for row in after) == 3
+    # Only what was asked for this time is there.
+    kinds = {path.name for path in (folder / "caps").iterdir() if path.is_dir()}
+    assert kinds == {"full_maps", "full_overlays"}
+    for path in (folder / "caps" / "full_maps").iterdir():
+        assert tifffile.imread(path).shape == (HEIGHT, WIDTH)
+    for path in (folder / "caps" / "full_overlays").iterdir():
+        with Image.open(path) as overlay:
+            assert overlay.size == (WIDTH, HEIGHT)
+
+
+def test_a_decision_is_carried_to_the_next_batch(run, parts, tmp_path):
+    _, _, _, folder = run(parts)
+    told = json.loads((folder / "run.json").read_text())["products"]["caps"]
+    (folder / "run.json").rename(tmp_path / "run.json")
+    other = tmp_path / "next"
+    other.mkdir()
+    for i in range(4):
+        Image.fromarray(part(20 + i)).save(other / f"{i}.png")
+    code, _, err, _ = run(other, f"--threshold_from={tmp_path}")
+    assert code == 0, err
+    now = json.loads((folder / "run.json").read_text())["products"]["next"]
+    assert now["map_threshold"] == pytest.approx(told["map_threshold"], rel=1e-6)
+    assert now["pixel_threshold"] == told["pixel_threshold"]
+    assert now["num_defective"] == 0
+
+
+def test_each_folder_a_product(run, parts):
+    code, out, err, folder = run(parts, "--per_folder")
+    assert code == 0, err
+    assert len(rows(folder / "shift 1" / "scores.csv")) == len(rows(folder / "shift 2" / "scores.csv")) == 4
+    assert "shift 1: 4 samples" in out
+
+
+def test_pictures_and_points(run, tmp_path, image_weights):
+    images, points = tmp_path / "images", tmp_path / "points"
+    points.mkdir()
+    images.mkdir()
+    y, x = np.mgrid[:40, :40] / 40 + 0.1
+    for i in range(4):
+        Image.fromarray(part(i, size=(40, 40))).save(images / f"{i}.png")
+        z = 1 + 0.1 * np.sin(5 * x + i)
+        tifffile.imwrite(points / f"{i}.tiff", np.stack([x, y, z], -1).astype(np.float32), photometric="minisblack")
+    code, _, err, folder = run(
+        f"--images={images}",
+        f"--points={points}",
+        f"--weights_points={GOLDEN / 'point_mae_tiny.pth'}",
+        "--num_groups=32",
+        "--group_size=16",
+    )
+    assert code == 0, err
+    config = json.loads((folder / "run.json").read_text())["config"]
+    assert config["modality"] == "rgb+points"
+    assert len(rows(folder / "images" / "scores.csv")) == 4
+
+
+def test_random_weights_are_said(run, parts):
+    code, out, err, folder = run(parts, "--backbone=dino_vits8", weights="random")
+    assert code == 0, err
+    assert "NOTE: random weights" in out
+    assert "random weights" in json.loads((folder / "run.json").read_text())["note"]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_few_samples(run, tmp_path, count):
+    few = tmp_path / "few"
+    few.mkdir()
+    for i in range(count):
+        Image.fromarray(part(i, defect=i == 0)).save(few / f"{i}.png")
+    code, _, err, folder = run(few)
+    assert code == 0, err
+    assert len(rows(folder / "few" / "scores.csv")) == count
+
+
+def test_one_sample_is_too_few(run, tmp_path):
+    one = tmp_path / "one"
+    one.mkdir()
+    Image.fromarray(part(0)).save(one / "0.png")
+    code, _, err, folder = run(one)
+    assert code == 2
+    assert "samples score each other" in err
+    assert not (folder / "one").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "expected the folder of your samples"),
+        (("a", "b"), "expected one folder"),
+        (("PARTS", "--images=x"), "expected the folder of your samples"),
+        (("PARTS", "--threshold=best"), "--threshold: expected a number, gap"),
+        (("PARTS", "--threshold=rate:2"), "--threshold: rate: expected 0 to 1"),
+        (("PARTS", "--threshold=0.5", "--threshold_from=x"), "expected one of them"),
+        (("PARTS", "--threshold_from=nowhere"), "is no run.json of launch.score"),
+        (("PARTS", "--save=pictures"), "--save: expected a list of maps"),
+        (("PARTS", "--dataset=visa"), "this scores a folder of your own"),
+        (("PARTS", "--subsets=3"), "launch.eval has them"),
+        (("PARTS", "--per_folder", "--categories=x"), "expected one of them"),
+        (("PARTS/shift 1", "--per_folder"), "has no folders, each of them a product"),
+        (("nowhere",), "nowhere: is not a folder"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_a_line(run, parts, arguments, said):
+    code, out, err, folder = run(*(str(argument).replace("PARTS", str(parts)) for argument in arguments))
+    assert code == 2
+    assert out == ""
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert not list(folder.glob("*/scores.csv"))
+
+
+def test_help_fits_on_a_screen(in_process):
+    code, out, _ = in_process(score, "--help")
+    assert code == 0
+    assert len(out.splitlines()) <= 40
+    assert max(map(len, out.splitlines())) <= 130
+    for name in ("threshold", "per_folder", "save", "weights_rgb"):
+        assert f"--{name}" in out
+    full = in_process(score, "--helpfull")[1]
+    assert "--k_iter" in full
+    assert "--threshold_from" in full
+
+
+def test_every_kind_that_is_saved_has_its_place():
+    from launch.own_files import SAVED
+
+    assert set(DEFAULT_SAVE) <= set(SAVES) <= set(SAVED)
+    assert score_flags.THRESHOLD.default == "gap"
