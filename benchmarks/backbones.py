@@ -13,7 +13,7 @@ from benchmarks import plain, plain_eval
 from benchmarks.hot_paths import Setting, agree, torch_run, torch_statements
 from benchmarks.timing import Comparison, Row, compare
 from musc_jax.models import Backbone
-from musc_jax.models.point_transformer import GroupEncoder
+from musc_jax.models.group_encoder import GroupEncoder
 
 BLOCKS = (3, 7, 11)
 

@@ -229,7 +229,7 @@ def test_every_stage_of_point_mae(point_mae, tmp_path, sizes):
     zip_file(tmp_path / "pointmae_pretrain.pth", entries)
     net = weights.load(tmp_path / "pointmae_pretrain.pth", "point_mae", heads=3)
     groups, centers, (encoded, *tapped) = point_stages(model, sizes)
-    from musc_jax.models.point_transformer import GroupEncoder
+    from musc_jax.models.group_encoder import GroupEncoder
 
     encoder = {kind: values["encoder"] for kind, values in net.variables.items()}
     close(GroupEncoder(net.module.config).apply(encoder, jnp.asarray(groups), "checkpoint"), encoded, "encoder")

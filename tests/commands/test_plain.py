@@ -44,7 +44,7 @@ def maps(tmp_path, candies, image_weights, request):
 
 
 IMAGES = {"attention", "window_pooling", "lowest_mean", "pair_minima"}
-POINTS = {"farthest_points", "nearest_points", "group_expansion", "nearest_groups", "nearest_centers"}
+POINTS = {"farthest_points", "nearest_points", "group_expansion", "group_tokens", "nearest_groups", "nearest_centers"}
 RANKS = {"rank_match", "enhance_by_rank"}
 
 

@@ -29,6 +29,17 @@ def f(*shape):
     return rng.uniform(0.1, 1, shape).astype(np.float32)
 
 
+def encoder(*widths):
+    """Layers and norms of a mini-PointNet."""
+    a, b, c, d = widths
+    shapes = ((3, a), (a, b), (2 * b, c), (c, d))
+    layers = tuple(((f(*shape) - np.float32(0.5)) / np.float32(shape[0] ** 0.5), f(shape[1])) for shape in shapes)
+    return layers, tuple((f(width), f(width), f(width), f(width)) for width in (a, c))
+
+
+NET = encoder(5, 7, 9, 6)
+
+
 def grid(side):
     """A bumpy organised cloud; neighbours in a row are equally far apart."""
     y, x = np.mgrid[:side, :side].astype(np.float32) / 64
@@ -86,6 +97,11 @@ CASES: dict[str, list[Case]] = {
         _expansion(CLOUD, mask(700, 0.8), 70, 16, 10, "paper"),
         _expansion(SMALL, mask(169, 0.9), 9, 12, 3, "paper"),
         _expansion(CLOUD[:30], mask(30, 0.7), 4, 16, 10, "paper"),
+    ],
+    "group_tokens": [
+        # One chunk, several with a rest, fewer groups than a chunk; no gradient is taken of it, and it stays float32.
+        Case((f(groups, 6, 3) - np.float32(0.5), *NET), {"point_norm": norm, "epsilon": 1e-5, "dtype": "float32"})
+        for groups, norm in ((19, "cloud"), (19, "checkpoint"), (8, "cloud"), (3, "cloud"))
     ],
     "window_pooling": [
         Case((f(5, 5, 7),), {"degrees": d, "by_count": c, "similarity_weighting": w}, smooth=(0,))

@@ -8,8 +8,8 @@ import pytest
 from compiled import tokens_of
 
 import weights
-from musc_jax.models.point_transformer import _GROUPS_AT_ONCE as CHUNK
-from musc_jax.models.point_transformer import GroupEncoder
+from musc_jax.kernels.group_encoding import _GROUPS_AT_ONCE as CHUNK
+from musc_jax.models.group_encoder import GroupEncoder
 
 CHECKPOINT = Path(__file__).parents[1] / "golden" / "point_mae_tiny.pth"
 
