@@ -25,6 +25,9 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Under Pillow's own limit, which warns through a process-wide filter that threads cannot set aside.
 MAX_PIXELS = 64_000_000
 _MAX_TEXT_BYTES = 1_000_000
+SMALLER = "keep every second point of every second row, or cut the part out"
+"""The way out of scans that are too large."""
+
 _AGAIN = "copy it again from the dataset's archive"
 _ANEW = "save it again, or replace it by a sound copy"
 DECODE_ERRORS = (

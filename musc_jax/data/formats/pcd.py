@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from musc_jax.data.formats.files import MAX_PIXELS, Content, FileFault
+from musc_jax.data.formats.files import MAX_PIXELS, SMALLER, Content, FileFault
 from musc_jax.data.formats.number_lines import check_room, cut_short, lines, read_rows
 
 _MAX_HEADER = 100_000
@@ -88,7 +88,7 @@ def _read_header(content: Content) -> _Header:
     except (KeyError, IndexError, ValueError):
         raise FileFault(content.path, "has no readable PCD header") from None
     if points > MAX_PIXELS:
-        raise FileFault(content.path, f"claims {points} points, over {MAX_PIXELS}")
+        raise FileFault(content.path, f"claims {points} points, over {MAX_PIXELS}", SMALLER)
     if points <= 0:
         raise FileFault(content.path, "has no points", "leave it out")
     grid = (height, width) if width is not None and height is not None and min(width, height) > 1 else None

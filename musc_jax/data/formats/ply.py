@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
-from musc_jax.data.formats.files import MAX_PIXELS, Content, FileFault
+from musc_jax.data.formats.files import MAX_PIXELS, SMALLER, Content, FileFault
 from musc_jax.data.formats.number_lines import check_room, cut_short, lines, number, read_rows
 
 _MAX_HEADER = 100_000
@@ -80,7 +80,7 @@ def decode_ply(content: Content) -> Float64[np.ndarray, "p 3"] | Float64[np.ndar
     if vertex is None or not vertex.has("x", "y", "z"):
         raise FileFault(content.path, "has no `element vertex` with numbers x, y and z", "save it with them")
     if vertex.rows > MAX_PIXELS:
-        raise FileFault(content.path, f"claims {vertex.rows} points, over {MAX_PIXELS}")
+        raise FileFault(content.path, f"claims {vertex.rows} points, over {MAX_PIXELS}", SMALLER)
     if not vertex.rows:
         raise FileFault(content.path, "has no points", "leave it out")
     table = _Text(content, header.end) if header.form == "ascii" else _Binary(content, header.end, _ORDERS[header.form])

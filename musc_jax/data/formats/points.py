@@ -16,7 +16,7 @@ import tifffile
 from jaxtyping import Float, Num
 from PIL import Image
 
-from musc_jax.data.formats.files import DECODE_ERRORS, MAX_PIXELS, Content, FileFault, brief
+from musc_jax.data.formats.files import DECODE_ERRORS, MAX_PIXELS, SMALLER, Content, FileFault, brief
 from musc_jax.data.formats.pcd import decode_pcd
 from musc_jax.data.formats.ply import decode_ply
 from musc_jax.data.formats.remarks import overheard
@@ -166,4 +166,4 @@ def _named(content: Content, table: np.ndarray) -> Float[np.ndarray, "... 3"]:
 
 def _check_count(content: Content, first: int, second: int) -> None:
     if first * second > MAX_PIXELS:
-        raise FileFault(content.path, f"claims {first} x {second} values, over {MAX_PIXELS} in all")
+        raise FileFault(content.path, f"claims {first} x {second} values, over {MAX_PIXELS} in all", SMALLER)

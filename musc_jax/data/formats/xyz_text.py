@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float64
 
-from musc_jax.data.formats.files import MAX_PIXELS, Content, FileFault
+from musc_jax.data.formats.files import MAX_PIXELS, SMALLER, Content, FileFault
 from musc_jax.data.formats.number_lines import lines, read_rows
 
 _COMMENTS = (b"#", b"//", b"%")
@@ -34,7 +34,7 @@ def decode_xyz_text(content: Content) -> Float64[np.ndarray, "p 3"]:
     if columns < 3:
         raise FileFault(content.path, "has no x, y and z in a line", "save three numbers a line, or PLY")
     if count > MAX_PIXELS:
-        raise FileFault(content.path, f"has {count} points, over {MAX_PIXELS}")
+        raise FileFault(content.path, f"has {count} points, over {MAX_PIXELS}", SMALLER)
     return read_rows(content, _rows(content, skipped), rows=count, columns=columns, wanted=(0, 1, 2))
 
 
