@@ -219,6 +219,14 @@ def test_many_pictures_share_what_a_page_may_take(rng, monkeypatch):
     assert 300_000 < taken < 400_000 + 12 * 1000, "the numbers are a few hundred bytes a sample"
 
 
+def test_two_hundred_samples_are_small_enough_to_send():
+    script = pages.charts_script()
+    charts = 2_500_000 if script is None else len(html._packed(script))
+    numbers = 200 * 1000
+    assert contents._BYTES + charts + numbers < 15_000_000
+    assert script is None or charts < 2_500_000
+
+
 def test_the_worst_and_the_mistaken_have_pictures():
     samples = page_examples.samples(12, size=16)
     best = min(samples, key=lambda sample: sample.pred_score)

@@ -1,5 +1,6 @@
 """The page in a real browser: what people press, see and save. Skipped where there is none."""
 
+import base64
 import csv
 import json
 from dataclasses import replace
@@ -126,6 +127,9 @@ def test_the_table_sorts_by_its_columns(shown, samples):
     assert shown.run(NAMES) == by_score(samples), "the pressed heading keeps the focus"
     shown.click("[data-column=name]")
     assert shown.run(NAMES) == sorted(s.name for s in samples)
+    shown.click("[data-column=name]")
+    assert shown.run(NAMES) == sorted((s.name for s in samples), reverse=True)
+    shown.click("[data-column=name]")
     row = shown.run("document.querySelector('#list tbody tr').innerText.split('\\t').map((cell) => cell.trim())")
     first = min(samples, key=lambda s: s.name)
     assert row == [
@@ -222,7 +226,7 @@ def test_verdicts_are_clicked_typed_and_saved(tab, tmp_path):
     found[3] = replace(found[3], verdict="good")
     file = written(page_examples.page(page_examples.ranked(found)), tmp_path, charts=False)
     tab.open(file)
-    choose(tab, "#sort", "name")
+    choose(tab, "#sort", "alphabet")
     order = tab.run("[...document.querySelectorAll('#list [data-index]')].map((item) => +item.dataset.index)")
     tab.run("document.querySelector('#list [data-index]').click()")
     tab.press("d")
@@ -255,10 +259,16 @@ def pixels(tab, selector):
     find = f"document.querySelector({json.dumps(selector)})"
     tab.until(f"{find} && {find}.getContext('2d').getImageData(0, 0, 1, 1).data[3] === 255")
     width, height, values = tab.run(
-        f"(() => {{ const c = {find}; return [c.width, c.height, "
-        "[...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]]; })()"
+        f"""(() => {{
+            const {{width, height}} = {find};
+            const bytes = {find}.getContext("2d").getImageData(0, 0, width, height).data;
+            let text = "";
+            for (let i = 0; i < bytes.length; i += 4096) text += String.fromCharCode(...bytes.subarray(i, i + 4096));
+            return [width, height, btoa(text)];
+        }})()"""
     )
-    return np.array(values, float).reshape(height, width, 4)[..., :3]
+    drawn = np.frombuffer(base64.b64decode(values), np.uint8).reshape(height, width, 4)
+    return drawn[..., :3].astype(float)
 
 
 def test_equal_colours_are_equal_excess(shown, samples):
@@ -304,7 +314,8 @@ def camera(tab):
 
 def test_the_cloud_can_be_turned(tab, charted):
     shown = tab
-    shown.open(charted)
+    # Small, because it is drawn without any graphics hardware.
+    shown.open(charted, width=620, height=500)
     assert not shown.run("Boolean(self.Plotly && document.querySelector('#cloud'))"), "not before it is asked for"
     shown.click("#show-cloud")
     shown.until("document.querySelector('#cloud canvas') && !document.querySelector('.cloud-tools').hidden")
@@ -369,7 +380,7 @@ def test_hostile_names_do_nothing(tab, tmp_path):
     tab.open(written(page, tmp_path, charts=False), width=360, height=740)
     tab.run("window.went = []; window.onerror = (text) => went.push(text)")
     tab.click("#as-table")
-    choose(tab, "#sort", "name")
+    choose(tab, "#sort", "alphabet")
     for _ in page.samples:
         tab.press("ArrowRight", code=39)
     tab.run("document.querySelectorAll('details').forEach((part) => (part.open = true))")
@@ -489,10 +500,8 @@ def test_everything_can_be_reached_by_the_tab_key(shown):
 
 def test_two_hundred_samples(tab, tmp_path):
     """All are there at once; pictures are decoded as they come into view."""
-    found = page_examples.samples(200, size=32)
-    file = written(page_examples.page(found), tmp_path)
-    assert file.stat().st_size < 15e6
-    tab.open(file)
+    found = page_examples.samples(200, size=32, points=False, labels=False)
+    tab.open(written(page_examples.page(found), tmp_path))
     assert len(tab.run(NAMES)) == 200
     pixel = "canvas.getContext('2d').getImageData(99, 99, 1, 1).data[3]"
     drawn = f"[...document.querySelectorAll('canvas.thumbnail')].map((canvas) => {pixel})"

@@ -145,12 +145,13 @@ def content(page: Page, *, limit: int) -> dict[str, Any]:
     """
     survey = _survey(page.samples, limit)
     rows = {sample.name: _row(sample, survey, page) for sample in page.samples}
-    scores = [(name, rows[name]["score"]) for name in survey.names]
+    batch = [(name, rows[name]["score"], rows[name]["verdict"]) for name in survey.names]
     main = survey.main
     return {
         "title": page.title,
-        # Under this name the browser keeps a person's verdicts: those of another batch are not for this one.
-        "batch": hashlib.sha256(json.dumps([page.title, scores]).encode()).hexdigest()[:16],
+        # Under this name the browser keeps a person's verdicts: those on another batch, or from before others were
+        # handed over, are not for this page.
+        "batch": hashlib.sha256(json.dumps([page.title, batch]).encode()).hexdigest()[:16],
         "notes": list(page.notes),
         "kinds": {
             kind: {"low": low, "high": high, "normal": survey.normal[kind]}

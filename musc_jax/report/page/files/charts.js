@@ -21,7 +21,8 @@ function charts() {
   return unpacked;
 }
 
-const hasWebgl = () => Boolean(document.createElement("canvas").getContext("webgl"));
+let webgl = null;
+const hasWebgl = () => (webgl ??= Boolean(document.createElement("canvas").getContext("webgl")));
 
 // Whole numbers of 8 or 16 bits, little-endian, from base64.
 function wholeNumbers(text, bytes) {

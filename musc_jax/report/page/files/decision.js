@@ -174,8 +174,9 @@ function showDecision() {
       ? "A threshold set by hand: samples that score above it are defective."
       : "";
   byId("histogram-text").textContent =
-    `Histogram of ${many(scores.length, "score")} from ${shown(Math.min(...scores))} to ${shown(Math.max(...scores))}; ` +
-    byId("judged").textContent;
+    (scores.length
+      ? `Histogram of ${many(scores.length, "score")} from ${shown(Math.min(...scores))} to ${shown(Math.max(...scores))}. `
+      : "") + byId("judged").textContent;
   drawHistogram();
 }
 

@@ -103,7 +103,16 @@ function startLabels() {
     seen = true;
     drawCurves();
   }).observe(byId("curves"));
-  const again = () => seen && drawCurves();
+  // At most once a frame, however fast the slider moves.
+  let due = false;
+  const again = () => {
+    if (!seen || due) return;
+    due = true;
+    requestAnimationFrame(() => {
+      due = false;
+      drawCurves();
+    });
+  };
   when("decision", again);
   when("theme", again);
 }

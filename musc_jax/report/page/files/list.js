@@ -27,18 +27,19 @@ const ORDERS = {
     text: "Nearest to the threshold",
     compare: (a, b) => Math.abs((a.score ?? Infinity) - limit()) - Math.abs((b.score ?? Infinity) - limit()),
   },
-  name: { text: "Name", compare: byText((sample) => sample.name) },
+  alphabet: { text: "Name", compare: byText((sample) => sample.name) },
 };
 
 const COLUMNS = [
   { key: "rank", text: "Rank", number: true, value: (sample) => sample.rank, cell: (sample) => String(sample.rank) },
   { key: "name", text: "Sample", value: (sample) => sample.name, cell: (sample) => nameOf(sample) },
   { key: "score", text: "Score", number: true, value: (sample) => sample.score, cell: (sample) => shown(sample.score) },
-  { key: "max", text: "Map's peak", number: true, value: (sample) => sample.max, cell: (sample) => shown(sample.max) },
+  { key: "max", text: "Map's peak", number: true, minor: true, value: (sample) => sample.max, cell: (sample) => shown(sample.max) },
   {
     key: "percentile",
     text: "Percentile",
     number: true,
+    minor: true,
     value: (sample) => sample.percentile,
     cell: (sample) => shown(sample.percentile, 0),
   },
@@ -100,25 +101,31 @@ const observer = new IntersectionObserver(
   },
   { rootMargin: "300px" },
 );
-// Drawn once, and kept when the list is filtered or sorted.
-const thumbnails = new Map();
 function thumbnail(sample) {
-  if (!thumbnails.has(sample)) {
-    const canvas = el("canvas", { class: "thumbnail", "data-sample": data.samples.indexOf(sample), "aria-hidden": "true" });
-    [canvas.width, canvas.height] = drawnSize(sample, 200);
-    observer.observe(canvas);
-    thumbnails.set(sample, canvas);
-  }
-  return thumbnails.get(sample);
+  const canvas = el("canvas", { class: "thumbnail", "data-sample": data.samples.indexOf(sample), "aria-hidden": "true" });
+  [canvas.width, canvas.height] = drawnSize(sample, 200);
+  observer.observe(canvas);
+  return canvas;
 }
 
 const narrow = matchMedia("(max-width: 1000px)");
+// Elements are made once for each sample, so that thousands of them can be judged anew while the slider moves.
+function keep(make, refresh) {
+  const kept = new Map();
+  return (sample) => {
+    if (!kept.has(sample)) kept.set(sample, { element: make(sample), seen: null });
+    const found = kept.get(sample);
+    const seen = `${judged(sample)} ${verdictOf(sample)}`;
+    if (found.seen !== seen) refresh(found.element, sample);
+    found.seen = seen;
+    return found.element;
+  };
+}
 function common(sample) {
-  const now = sample === state.current;
   return {
     "data-index": data.samples.indexOf(sample),
-    tabindex: now ? 0 : -1,
-    "aria-selected": now ? "true" : "false",
+    tabindex: -1,
+    "aria-selected": "false",
     onclick: () => {
       select(sample);
       // Where the list is below the sample, which would change out of sight.
@@ -134,28 +141,39 @@ function marks(sample) {
     { class: "marks" },
     badge(judged(sample)),
     wrong ? el("span", { class: "mistake" }, wrong === "false" ? "false alarm" : "missed") : null,
-    verdict ? el("span", { class: `verdict ${verdict}` }, `✓ ${verdict}`) : null,
+    verdict ? el("span", { class: `verdict ${verdict}` }, `checked: ${verdict}`) : null,
     sample.health.length ? el("span", { class: "warn", title: "The health check has a warning" }, "⚠") : null,
   );
 }
 
-function asPictures() {
-  const cards = visible.map((sample) =>
+const card = keep(
+  (sample) =>
     el(
       "div",
       { role: "option", class: "item", ...common(sample) },
       hasPictures(sample) ? thumbnail(sample) : el("span", { class: "thumbnail none" }, "no picture"),
-      el("span", { class: "item-text" }, nameOf(sample), el("span", { class: "number" }, shown(sample.score)), marks(sample)),
+      el("span", { class: "item-text" }, nameOf(sample), el("span", { class: "number" }, shown(sample.score)), el("span")),
     ),
-  );
-  return el("div", { role: "listbox", "aria-label": "Samples", class: "items" }, ...cards);
-}
+  (element, sample) => element.querySelector(".item-text").lastChild.replaceWith(marks(sample)),
+);
+const asPictures = () =>
+  el("div", { role: "listbox", "aria-label": "Samples", class: "items" }, ...visible.map(card));
+
+// Minor columns are left out on phones.
+const kindOf = (column) => [column.number && "number", column.minor && "minor"].filter(Boolean).join(" ") || null;
+const columns = COLUMNS.filter((column) => !column.labels || labelled);
+const row = keep(
+  (sample) => el("tr", { class: "row", ...common(sample) }),
+  (element, sample) =>
+    element.replaceChildren(
+      ...columns.map((column) => el("td", { class: kindOf(column) }, column.cell(sample))),
+    ),
+);
 
 function asTable() {
-  const columns = COLUMNS.filter((column) => !column.labels || labelled);
   const order = state.order.replace(/^-/, "");
   const heading = (column) => {
-    const now = order === column.key && state.order in ORDERS === false;
+    const now = order === column.key;
     const next = now && !state.order.startsWith("-") ? `-${column.key}` : column.key;
     const first = now ? next : column.number && column.key !== "rank" ? `-${column.key}` : column.key;
     const sorted = now ? (state.order.startsWith("-") ? "descending" : "ascending") : null;
@@ -166,16 +184,10 @@ function asTable() {
     };
     return el(
       "th",
-      { scope: "col", class: column.number ? "number" : null, "aria-sort": sorted },
+      { scope: "col", class: kindOf(column), "aria-sort": sorted },
       el("button", { type: "button", "data-column": column.key, onclick: sort }, column.text, now ? (sorted === "ascending" ? " ↑" : " ↓") : ""),
     );
   };
-  const row = (sample) =>
-    el(
-      "tr",
-      { class: "row", ...common(sample) },
-      ...columns.map((column) => el("td", { class: column.number ? "number" : null }, column.cell(sample))),
-    );
   return el(
     "table",
     { class: "rows" },
@@ -184,6 +196,7 @@ function asTable() {
   );
 }
 
+let listed = null;
 function showList() {
   const text = state.search.trim().toLocaleLowerCase();
   const compare = ORDERS[state.order]?.compare ?? columnOrder(state.order);
@@ -191,13 +204,18 @@ function showList() {
     .filter((sample) => FILTERS[state.filter].fits(sample))
     .filter((sample) => !text || `${sample.name} ${sample.path}`.toLocaleLowerCase().includes(text))
     .sort(compare);
-  const focused = byId("list").contains(document.activeElement) && document.activeElement.dataset.index;
-  byId("list").replaceChildren(
-    visible.length ? (state.table ? asTable() : asPictures()) : el("p", { class: "empty" }, "No sample fits."),
-  );
-  // One of them can always be reached by the Tab key.
-  if (!visible.includes(state.current)) byId("list").querySelector("[data-index]")?.setAttribute("tabindex", 0);
-  if (focused) byId("list").querySelector(`[data-index="${focused}"]`)?.focus({ preventScroll: true });
+  const now = `${state.table} ${state.order} ${visible.map((sample) => sample.rank + sample.name)}`;
+  if (now === listed) {
+    visible.forEach(state.table ? row : card);
+  } else {
+    const focused = byId("list").contains(document.activeElement) && document.activeElement.dataset.index;
+    byId("list").replaceChildren(
+      visible.length ? (state.table ? asTable() : asPictures()) : el("p", { class: "empty" }, "No sample fits."),
+    );
+    markCurrent();
+    if (focused) byId("list").querySelector(`[data-index="${focused}"]`)?.focus({ preventScroll: true });
+  }
+  listed = now;
   byId("count").textContent =
     visible.length === data.samples.length ? String(visible.length) : `${visible.length} of ${data.samples.length}`;
   byId("browse").classList.toggle("table", state.table);
@@ -213,6 +231,8 @@ function markCurrent() {
     item.setAttribute("aria-selected", now);
     item.tabIndex = now ? 0 : -1;
   }
+  // One of them can always be reached by the Tab key.
+  if (!visible.includes(state.current)) byId("list").querySelector("[data-index]")?.setAttribute("tabindex", 0);
 }
 
 function showOnly(filter) {

@@ -84,7 +84,7 @@ const KEYS = {
 };
 function startKeys() {
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea")) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input, select, textarea")) return;
     const inList = byId("list").contains(event.target);
     // Up and down scroll the page, unless somebody is in the list.
     if (["ArrowUp", "ArrowDown"].includes(event.key) && !inList) return;

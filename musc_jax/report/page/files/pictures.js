@@ -35,7 +35,7 @@ async function readMap(sample, kind, width, height) {
   // Smoothed linearly, which makes nothing higher than it was.
   const grey = await pixels(sample.maps[kind], width, height, "low");
   const { low, high, normal } = data.kinds[kind];
-  const found = { values: new Float32Array(width * height), heat: new Float32Array(width * height), peak: -Infinity };
+  const found = { values: new Float32Array(width * height), heat: new Float32Array(width * height), low, peak: -Infinity };
   for (let i = 0; i < found.values.length; i++) {
     const value = low + ((high - low) * grey[4 * i]) / 255;
     found.values[i] = value;
@@ -102,7 +102,8 @@ const paint = {
     });
   },
   outline(out, { image, map, mask, width, height }) {
-    for (let i = 0; i < out.length; i++) out[i] = image ? image[i] : 40;
+    if (image) out.set(image);
+    else map.values.forEach((value, i) => out.fill(40 + (80 * (value - map.low)) / (map.peak - map.low || 1), 4 * i, 4 * i + 3));
     const thick = Math.max(1, Math.round(width / 220));
     const line = (marked, rgb) => border(marked, width, height, thick).forEach((on, i) => on && out.set(rgb, 4 * i));
     if (mask) line(mask, OUTLINES.truth);
