@@ -99,12 +99,15 @@ class ResultsFolder:
         except UnsafeNameError as error:
             raise OutputError(f"category {error}") from None
 
-    def expect(self, samples: Mapping[str, Sequence[str]], save: Sequence[str] = ()) -> None:
+    def expect(
+        self, samples: Mapping[str, Sequence[str]], save: Sequence[str] = (), *, tables: Sequence[str] = (SCORES,)
+    ) -> None:
         """Refuses, before any work, what could not be written in the end, or only over somebody else's files.
 
         Args:
             samples: Names of the samples by category, all that will be written.
             save: What is saved of each.
+            tables: What is written beside it.
 
         Raises:
             OutputError: Names the file or folder that is in the way.
@@ -119,7 +122,7 @@ class ResultsFolder:
             first, *_ = category.split("/")
             if first.casefold() in SUMMARIES:
                 raise OutputError(f"{folder}: is where the run's summary goes; rename the category {category!r}")
-            files = [SCORES, *(saved_file(kind, name) for kind in save for name in names)]
+            files = [*tables, *(saved_file(kind, name) for kind in save if kind in SAVED for name in names)]
             with _explained(folder):
                 self._expect_place(category, folder, samples)
                 refuse_foreign(folder, files)

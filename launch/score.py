@@ -12,7 +12,8 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,10 @@ from launch.compilation import keep_programs
 from launch.evaluation import Scored, run_category
 from launch.identity import category_digest
 from launch.output import ResultsFolder, refuse_within
+from launch.own_files import REPORT, TABLES
 from launch.progress import ProgressBar
-from launch.score_files import ProductFiles, least_bytes
+from launch.score_files import Picture, ProductFiles, least_bytes
+from launch.score_page import score_page, settings_of
 from launch.summary import versions
 from launch.unwritten import Unwritten
 from launch.writing import origins
@@ -66,7 +69,7 @@ def score() -> None:
     dataset = start.open_samples(resolved, cache_dir)
     start.tell(dataset)
     with folder.locked():
-        folder.expect({name: dataset.names(name) for name in dataset.categories}, save)
+        folder.expect({name: dataset.names(name) for name in dataset.categories}, save, tables=TABLES)
         folder.expect_same_data(origins(dataset))
         folder.expect_space(
             sum(least_bytes(len(dataset.names(name)), resolved.size, save) for name in dataset.categories)
@@ -75,8 +78,8 @@ def score() -> None:
         for category in dataset.categories:
             scored = _scored(resolved, dataset, category, division, budget, cache_dir, programs)
             predictions = _predictions(scored, category, earlier)
-            products[category] = _write(folder, dataset, category, scored, predictions, save, note)
-            _tell(category, predictions, folder.folder(category), note)
+            products[category] = _write(folder, resolved, dataset, category, scored, predictions, save, note)
+            _tell(category, predictions, folder.folder(category), note, page="report" in save)
         _write_run(folder, resolved, dataset, products, note, started)
 
 
@@ -147,6 +150,7 @@ def _predictions(scored: Scored, category: str, earlier: Mapping[str, Any] | Non
 
 def _write(
     folder: ResultsFolder,
+    resolved: Resolved,
     dataset: Dataset,
     category: str,
     scored: Scored,
@@ -174,10 +178,12 @@ def _write(
         "origin": origins(dataset)[category],
     }
     folder.write_category(category, save=(), files=tables, **facts)
+    page = partial(_page, dataset, category, place, names, predictions, picture, skipped, resolved, note)
     bar = ProgressBar(f"{category}: ")
     try:
-        written = _counted(files.saved(), bar, len(save) * len(predictions))
-        folder.write_category(category, save=save, files=itertools.chain(tables.items(), written), **facts)
+        written = _counted(files.saved(), bar, len(predictions))
+        whole = itertools.chain(tables.items(), written, _last(page, save))
+        folder.write_category(category, save=save, files=whole, **facts)
     finally:
         bar.close()
     decision = predictions.decision
@@ -194,14 +200,50 @@ def _write(
     }
 
 
-def _counted(files: Any, bar: ProgressBar, total: int) -> Any:
-    for done, pair in enumerate(files):
+def _counted(files: Iterator[tuple[str, bytes]], bar: ProgressBar, total: int) -> Iterator[tuple[str, bytes]]:
+    """The same files, counted by what lies in the first folder of them."""
+    done, first = 0, None
+    for name, data in files:
+        first = first or name.split("/")[0]
+        done += name.startswith(f"{first}/")
         bar("write", done, total)
-        yield pair
-    bar("write", total, total)
+        yield name, data
 
 
-def _tell(category: str, predictions: Predictions, place: Path, note: str | None) -> None:
+def _last(page: Callable[[], str], save: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
+    if "report" in save:
+        yield REPORT, page().encode()
+
+
+def _page(
+    dataset: Dataset,
+    category: str,
+    place: Mapping[str, int],
+    names: Sequence[str],
+    predictions: Predictions,
+    picture: Picture,
+    skipped: Sequence[str],
+    resolved: Resolved,
+    note: str | None,
+) -> str:
+    def cloud(index: int) -> Any:
+        return dataset.load(category, place[names[index]], size=resolved.size).points
+
+    has_points = resolved.points is not None
+    return score_page(
+        category,
+        predictions,
+        picture=picture,
+        cloud=cloud if has_points else lambda index: None,
+        settings=settings_of(resolved.config.as_dict(), **{"musc-jax": versions()["musc-jax"]}),
+        notes=[note] if note else [],
+        inputs=dataset.accounts[category].lines,
+        warnings=dataset.warnings,
+        skipped=[(name, "left out") for name in skipped],
+    )
+
+
+def _tell(category: str, predictions: Predictions, place: Path, note: str | None, *, page: bool) -> None:
     """The worst samples, what was decided, and where to look."""
     worst = predictions.worst_first()[:_WORST]
     print(f"{category}: {len(predictions)} samples; the highest scores:")
@@ -219,7 +261,7 @@ def _tell(category: str, predictions: Predictions, place: Path, note: str | None
     print(f"  {'; '.join(f'{d.rule}: {d.num_defective}' for d in others)}")
     if note:
         print(f"NOTE: {note}")
-    print(f"{category}: {place}")
+    print(f"{category}: {place / REPORT if page else place}")
 
 
 def _write_run(

@@ -31,12 +31,13 @@ SAVES = {
     "maps": "raw maps at the working size (float32 TIFF)",
     "masks": "binary masks on the picture as it is shown (PNG)",
     "overlays": "heat over the picture, at most 2 megapixels (JPEG)",
+    "report": "a page to look at (report.html)",
     "full_maps": "maps on the picture as it is shown (float32 TIFF, packed without loss)",
     "full_overlays": "overlays at the size of the picture (PNG)",
 }
 """What --save can name, beside the tables, which are always written."""
 
-DEFAULT_SAVE = ("maps", "masks", "overlays")
+DEFAULT_SAVE = ("maps", "masks", "overlays", "report")
 
 _OVERLAY_PIXELS = 2_000_000
 # Pillow's own limit for what it decodes; a picture for an overlay has been decoded before.

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 
 from launch.evaluation import Scored
@@ -41,6 +42,7 @@ class Unwritten:
             "pred_scores": np.asarray(results.pred_scores),
             "max_scores": np.asarray(results.max_scores),
             "anomaly_maps": np.asarray(results.anomaly_maps),
+            **({} if results.patch_scores.image is None else {"image": np.asarray(results.patch_scores.image)}),
             "facts": np.frombuffer(json.dumps(facts).encode(), np.uint8),
         }
         try:
@@ -64,7 +66,7 @@ class Unwritten:
             kept["pred_scores"],
             kept["max_scores"],
             kept["anomaly_maps"],
-            PatchScores(None, None),
+            PatchScores(jnp.asarray(kept["image"]) if "image" in kept else None, None),
             tuple(SampleError(*error) for error in facts["skipped"]),
         )
         return Scored(results, facts["metrics"], facts["seconds"])

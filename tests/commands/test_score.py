@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,11 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
+def page_content(page):
+    """The data of a page."""
+    return json.loads(re.search(r'<script[^>]*type="application/json"[^>]*>(.*?)</script>', page, re.S)[1])
+
+
 def test_a_folder_with_one_defect(run, parts):
     before = fingerprint(parts)
     code, out, err, folder = run(parts)
@@ -99,6 +105,12 @@ def test_a_folder_with_one_defect(run, parts):
     assert [int(first[key]) for key in ("left", "top", "right", "bottom")] == [left, top, right, bottom]
     assert 0 < int(first["area"]) <= (right - left) * (bottom - top)
     assert left <= float(first["centroid_x"]) <= right
+    # The page, which no name can leave.
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    content = page_content(page)
+    assert content["samples"][0]["name"] == defect
+    assert [decision["rule"] for decision in content["decisions"]] == ["gap", "mad:3.5", "rate:0.05"]
+    assert "<b>&x" not in page
     # In the right half there, although in the file it is the upper one.
     run(parts, f"--pixel_threshold={0.9 * found['max_score']}")
     (region,) = rows(folder / "regions.csv")
@@ -183,6 +195,9 @@ def test_pictures_and_points(run, tmp_path, image_weights):
     config = json.loads((folder / "run.json").read_text())["config"]
     assert config["modality"] == "rgb+points"
     assert len(rows(folder / "images" / "scores.csv")) == 4
+    first = page_content((folder / "images" / "report.html").read_text(encoding="utf-8"))["samples"][0]
+    assert first["cloud"]
+    assert {"2D", "3D", "fused"} == set(first["maps"])
 
 
 def test_random_weights_are_said(run, parts):
@@ -256,5 +271,5 @@ def test_help_fits_on_a_screen(in_process):
 def test_every_kind_that_is_saved_has_its_place():
     from launch.own_files import SAVED
 
-    assert set(DEFAULT_SAVE) <= set(SAVES) <= set(SAVED)
+    assert set(DEFAULT_SAVE) <= set(SAVES) <= {*SAVED, "report"}
     assert score_flags.THRESHOLD.default == "gap"

@@ -1,0 +1,150 @@
+"""The page of a scored product: `report.html`, made of its predictions, pictures and scans."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, overload
+
+import numpy as np
+from jaxtyping import Float
+
+from launch.score_files import Picture
+from musc_jax import upsample_grid
+from musc_jax.predictions import Prediction, Predictions
+from musc_jax.report.page import (
+    Page,
+    PageCloud,
+    PageRegion,
+    PageSample,
+    PageWarning,
+    report_html,
+)
+from musc_jax.report.regions import enlarge_map
+from musc_jax.storage.paths import readable
+
+_PICTURE_PIXELS = 250_000
+_CLOUD_POINTS = 1500
+
+Cloud = Callable[[int], Float[np.ndarray, "S S 3"] | None]
+"""A sample's point map by its index; None where it has none."""
+
+
+def score_page(
+    title: str,
+    predictions: Predictions,
+    *,
+    picture: Picture,
+    cloud: Cloud,
+    settings: Mapping[str, object],
+    notes: Sequence[str] = (),
+    inputs: Sequence[str] = (),
+    warnings: Sequence[str] = (),
+    skipped: Sequence[tuple[str, str]] = (),
+) -> str:
+    """The page as one HTML document.
+
+    Args:
+        title: The product's name.
+        predictions: Its samples.
+        picture: Their pictures as they are shown.
+        cloud: Their points at the working size.
+        settings: Of the run, by name.
+        notes: What stands above everything else.
+        inputs: What the files were read as.
+        warnings: What is odd about them.
+        skipped: Samples that are left out, and why.
+    """
+    page = Page(
+        title=title,
+        samples=_Samples(predictions, picture, cloud),
+        decisions=predictions.decisions,
+        pixel_threshold=predictions.pixel_threshold,
+        settings=settings,
+        health=[PageWarning(line) for line in warnings],
+        notes=notes,
+        inputs=inputs,
+        skipped=skipped,
+    )
+    return report_html(page)
+
+
+class _Samples(Sequence[PageSample]):
+    """The page's samples, each made when it is asked for: all pictures at once would take gigabytes."""
+
+    def __init__(self, predictions: Predictions, picture: Picture, cloud: Cloud) -> None:
+        self._predictions, self._picture, self._cloud = predictions, picture, cloud
+
+    def __len__(self) -> int:
+        return len(self._predictions)
+
+    @overload
+    def __getitem__(self, index: int) -> PageSample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[PageSample]: ...
+    def __getitem__(self, index: int | slice) -> PageSample | list[PageSample]:
+        if isinstance(index, slice):
+            return [self._made(i) for i in range(*index.indices(len(self)))]
+        return self._made(range(len(self))[index])
+
+    def __iter__(self) -> Iterator[PageSample]:
+        return map(self._made, range(len(self)))
+
+    def _made(self, index: int) -> PageSample:
+        sample: Prediction = self._predictions.samples[index]
+        read = self._predictions.results.samples[index]
+        image = self._picture(index, _PICTURE_PIXELS)
+        image = read.image if image is None else image
+        size: tuple[int, int] = (image.shape[0], image.shape[1])
+
+        def placed(values: np.ndarray) -> np.ndarray:
+            return enlarge_map(values, full_size=size, fit=read.fit)
+
+        regions = [PageRegion(region.box, region.peak) for region in self._predictions.regions(index)]
+        mask = None if read.gt_mask is None else placed(read.gt_mask.astype(np.float32)) > 0.5
+        return PageSample(
+            name=sample.name,
+            pred_score=sample.pred_score,
+            max_score=sample.max_score,
+            percentile=sample.percentile,
+            rank=sample.rank,
+            pred_label=int(sample.pred_label),
+            path=readable(sample.path),
+            gt_label=sample.gt_label,
+            image=image,
+            full_size=read.full_size,
+            gt_mask=mask,
+            maps={name: placed(values) for name, values in self._maps(index).items()},
+            regions=regions,
+            cloud=self._points(index),
+        )
+
+    def _maps(self, index: int) -> dict[str, np.ndarray]:
+        """The map, and with both modalities that of each; the sum of them is what is scored."""
+        results = self._predictions.results
+        fused, image = results.anomaly_maps[index], results.patch_scores.image
+        points = self._cloud(index)
+        if points is None or image is None:
+            return {"fused" if points is None else "3D": fused}
+        side = round(image.shape[1] ** 0.5)
+        flat = np.asarray(upsample_grid(np.asarray(image[index]).reshape(side, side), len(fused)))
+        return {"fused": fused, "2D": flat, "3D": fused - flat}
+
+    def _points(self, index: int) -> PageCloud | None:
+        """Some of a sample's points with the values of its map; always the same ones."""
+        points = self._cloud(index)
+        if points is None:
+            return None
+        there = np.argwhere((points != 0).any(axis=-1))
+        if len(there) > _CLOUD_POINTS:
+            there = there[np.sort(np.random.default_rng(0).choice(len(there), _CLOUD_POINTS, replace=False))]
+        rows, columns = there.T
+        return PageCloud(points[rows, columns], self._predictions.results.anomaly_maps[index][rows, columns])
+
+
+def settings_of(config: Mapping[str, Any], **more: object) -> dict[str, object]:
+    """What a page says about how samples were scored."""
+    shown = ("variant", "modality", "image_size", "blocks", "ablate", "precision")
+    found: dict[str, object] = {name: config[name] for name in shown if config.get(name) not in (None, (), [])}
+    for name in ("image_backbone", "point_backbone"):
+        backbone = config.get(name)
+        if isinstance(backbone, Mapping):
+            found[name] = ", ".join(str(backbone[key]) for key in ("name", "source") if backbone.get(key))
+    return found | more
