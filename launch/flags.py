@@ -25,7 +25,7 @@ from musc_jax.data import DATASETS
 from musc_jax.execution.free_memory import usable_memory
 from musc_jax.kernels import IMPLEMENTATIONS
 from musc_jax.kernels.rounding import PRECISIONS
-from musc_jax.models import Backbone
+from musc_jax.models import Backbone, GivenTokens
 
 # One set: the command line is read as a whole.
 flags = inputs.flags
@@ -300,13 +300,16 @@ def is_standard(config: Config) -> bool:
         image_backbone=config.image_backbone,
         point_backbone=config.point_backbone,
     )
-    return config == usual.resolved().config and all(map(_is_published, (config.image_backbone, config.point_backbone)))
+    both = (config.image_backbone, config.point_backbone)
+    return all(map(_is_published, both)) and config == usual.resolved().config
 
 
-def _is_published(backbone: Backbone | None) -> bool:
+def _is_published(backbone: Backbone | GivenTokens | None) -> bool:
     """Whether a backbone has the sizes that its name stands for, and not those of a model of one's own."""
     if backbone is None:
         return True
+    if isinstance(backbone, GivenTokens):
+        return False
     named, has = weights.BACKBONES[backbone.name].config, backbone.module.config
     return all(getattr(named, field) == getattr(has, field) for field in ("width", "depth", "heads", "mlp_width"))
 

@@ -1,7 +1,8 @@
 """musc-jax: samples of one product score each other, and what finds no match elsewhere is a defect.
 
-A JAX implementation of MuSc-V2 (Li, Xue, Zhou, TPAMI 2026). All functions are pure; none calls `jax.jit`, all can be
-jitted, vmapped and, where it makes sense, differentiated. They are written for one sample where that is natural.
+A JAX implementation of MuSc-V2 (Li, Xue, Zhou, TPAMI 2026). All functions are pure. None but `score_features` calls
+`jax.jit`; all others can be jitted, vmapped and, where it makes sense, differentiated, and are written for one sample
+where that is natural.
 
 Indices out of range are refused with a ValueError, never counted from the end. Behind `jit` and `vmap`, where values
 cannot be looked at, they count as the nearest index in range.
@@ -17,6 +18,7 @@ from musc_jax.crossmodal import (
     patch_index,
     rank_match,
 )
+from musc_jax.given import score_features
 from musc_jax.grouping import (
     Neighbors,
     PointGroups,
@@ -63,6 +65,8 @@ __all__ = [  # noqa: RUF022 - grouped by theme
     "multimodal_scores",
     # Re-scoring (III-D)
     "rescore",
+    # All of it, from tokens on (host side)
+    "score_features",
     # Maps
     "upsample_grid",
     "interpolate_points",

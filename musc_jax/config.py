@@ -9,7 +9,8 @@ from musc_jax import _options
 from musc_jax._options import ConfigError as ConfigError
 from musc_jax.kernels import IMPLEMENTATIONS
 from musc_jax.kernels.rounding import PRECISIONS
-from musc_jax.models import Backbone, PointTransformer, VisionTransformer
+from musc_jax.models import Backbone, GivenTokens, PointTransformer, VisionTransformer
+from musc_jax.models.given import expect_use
 from musc_jax.resolved import Device, ImagePath, PointPath, Rescoring, Resolved, Scoring
 
 VARIANTS = ("released", "paper", "v1")
@@ -128,7 +129,8 @@ class Config:
             (stored statistics). None: "checkpoint" for the paper variant, "cloud" otherwise.
         ablate: Names out of `ABLATIONS`.
         grouping, aggregation, scoring, rescoring: Options of the method's parts, a class for each.
-        image_backbone, point_backbone: Loaded by `weights.load`; only those the modality needs.
+        image_backbone, point_backbone: Loaded by `weights.load`, or tokens that are there already; only those the
+            modality needs.
         implementation: "auto" takes the fastest form of each operation for the platform, "plain" the equations as they
             are stated: the reference that all forms are held against, many times slower.
     """
@@ -143,8 +145,8 @@ class Config:
     aggregation: AggregationConfig = AggregationConfig()
     scoring: ScoringConfig = ScoringConfig()
     rescoring: RescoringConfig = RescoringConfig()
-    image_backbone: Backbone | None = dataclasses.field(default=None, repr=False, compare=False)
-    point_backbone: Backbone | None = dataclasses.field(default=None, repr=False, compare=False)
+    image_backbone: Backbone | GivenTokens | None = dataclasses.field(default=None, repr=False, compare=False)
+    point_backbone: Backbone | GivenTokens | None = dataclasses.field(default=None, repr=False, compare=False)
     implementation: str = "auto"
 
     def __post_init__(self) -> None:
@@ -174,6 +176,8 @@ class Config:
         self._expect_degrees()
         for name, other in (("image_backbone", PointTransformer), ("point_backbone", VisionTransformer)):
             backbone = getattr(self, name)
+            if isinstance(backbone, GivenTokens):
+                continue
             if backbone is not None and isinstance(_options.instance(name, backbone, Backbone).module, other):
                 raise ConfigError(f"{name}: {backbone.name} is the other modality's; see weights.load")
 
@@ -196,8 +200,8 @@ class Config:
         degrees = self.aggregation.degrees
         if self.uses_images:
             _options.wholes("degrees", degrees, lowest=1, odd=True)
-        if self.uses_points and max(degrees) > self.grouping.num_groups:
-            raise _options.refuse("degrees", f"numbers up to num_groups = {self.grouping.num_groups}", degrees)
+        if self.uses_points and max(degrees) > self._num_groups:
+            raise _options.refuse("degrees", f"numbers up to num_groups = {self._num_groups}", degrees)
 
     @classmethod
     def released(cls, **options: Any) -> "Config":
@@ -255,8 +259,9 @@ class Config:
             self._backbone(name) if needed else None
             for name, needed in (("image_backbone", self.uses_images), ("point_backbone", self.uses_points))
         )
-        size, blocks = self._size(image), self._blocks(image, points)
-        if self.uses_points and self.grouping.group_size > size * size:
+        size, blocks = self._size(image, points), self._blocks(image, points)
+        expect_use(self, image, points, size)
+        if isinstance(points, Backbone) and self.grouping.group_size > size * size:
             most = f"at most {size * size} points, the pixels of an image of {size} x {size}"
             raise _options.refuse("group_size", most, self.grouping.group_size)
         norm = self.point_norm or ("checkpoint" if self.variant == "paper" else "cloud")
@@ -267,8 +272,9 @@ class Config:
             "similarity_weighting": "swpooling" not in self.ablate,
             "implementation": self.implementation,
         }
+        grouping = dataclasses.replace(self.grouping, num_groups=self._num_groups)
         return Resolved(
-            config=dataclasses.replace(self, image_size=size, blocks=blocks, point_norm=norm),
+            config=dataclasses.replace(self, image_size=size, blocks=blocks, point_norm=norm, grouping=grouping),
             size=size,
             image=None if image is None else self._image_path(image, size, blocks, kind.images_at_once, common),
             points=None if points is None else self._point_path(points, blocks, norm, common),
@@ -293,17 +299,25 @@ class Config:
             device=kind,
         )
 
+    @property
+    def _num_groups(self) -> int:
+        """Groups of a cloud: as they are given, or as they will be made."""
+        points = self.point_backbone if self.uses_points else None
+        return points.num_tokens if isinstance(points, GivenTokens) else self.grouping.num_groups
+
     def _image_path(
-        self, backbone: Backbone, size: int, blocks: tuple[int, ...], at_once: int, common: dict[str, Any]
+        self, backbone: Backbone | GivenTokens, size: int, blocks: tuple[int, ...], at_once: int, common: dict[str, Any]
     ) -> ImagePath:
         return ImagePath(backbone, size, blocks, version1=self.variant == "v1", at_once=at_once, **common)
 
-    def _point_path(self, backbone: Backbone, blocks: tuple[int, ...], norm: str, common: dict[str, Any]) -> PointPath:
+    def _point_path(
+        self, backbone: Backbone | GivenTokens, blocks: tuple[int, ...], norm: str, common: dict[str, Any]
+    ) -> PointPath:
         return PointPath(
             backbone,
             tuple(backbone.blocks) if self.uses_images else blocks,
             point_norm=norm,
-            num_groups=self.grouping.num_groups,
+            num_groups=self._num_groups,
             group_size=self.grouping.group_size,
             k_iter=self.grouping.k_iter,
             curvature_threshold=self.grouping.curvature_threshold,
@@ -311,20 +325,19 @@ class Config:
             **common,
         )
 
-    def _backbone(self, name: str) -> Backbone:
-        backbone: Backbone | None = getattr(self, name)
+    def _backbone(self, name: str) -> Backbone | GivenTokens:
+        backbone: Backbone | GivenTokens | None = getattr(self, name)
         if backbone is None:
             raise ConfigError(f"{name}: modality {self.modality} needs it; see weights.load")
-        if self.implementation != "auto":
+        if self.implementation != "auto" and isinstance(backbone, Backbone):
             module = backbone.module.clone(implementation=self.implementation)
             return dataclasses.replace(backbone, module=module)
         return backbone
 
-    def _size(self, image: Backbone | None) -> int:
-        if image is None:
-            return self.image_size or 224
-        size = self.image_size or image.image_size
-        if size % image.patch_size:
+    def _size(self, image: Backbone | GivenTokens | None, points: Backbone | GivenTokens | None) -> int:
+        given = [one.image_size for one in (points, image) if isinstance(one, GivenTokens)]
+        size = self.image_size or next(iter(given), 224 if image is None else image.image_size)
+        if isinstance(image, Backbone) and size % image.patch_size:
             nearest = max(1, round(size / image.patch_size)) * image.patch_size
             raise ConfigError(
                 f"image_size: {image.name} has patches of {image.patch_size} pixels, received {size}; "
@@ -332,7 +345,7 @@ class Config:
             )
         return size
 
-    def _blocks(self, image: Backbone | None, points: Backbone | None) -> tuple[int, ...]:
+    def _blocks(self, image: Backbone | GivenTokens | None, points: Backbone | GivenTokens | None) -> tuple[int, ...]:
         """Of the image backbone; of the point encoder where that is the only one."""
         first = next(backbone for backbone in (image, points) if backbone is not None)
         blocks = _expect_blocks(self.blocks or (first.v1_blocks if self.variant == "v1" else first.blocks), first)
@@ -371,7 +384,7 @@ class Config:
         return any(backbone.random for backbone in used if backbone)
 
 
-def _expect_blocks(blocks: tuple[int, ...], backbone: Backbone) -> tuple[int, ...]:
+def _expect_blocks(blocks: tuple[int, ...], backbone: Backbone | GivenTokens) -> tuple[int, ...]:
     depth = backbone.depth
     if list(blocks) != sorted(set(blocks)) or not blocks or blocks[0] < 0 or blocks[-1] >= depth:
         raise ConfigError(

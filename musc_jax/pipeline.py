@@ -143,7 +143,7 @@ def _report_part(
         progress("scoring", before + min(size * done // total, size - 1), whole)
 
 
-def score_features(
+def score_extracted(
     features: Features,
     samples: Sequence[Sample],
     config: Resolved,
@@ -176,7 +176,7 @@ def score_features(
     for part in parts:
         own = [samples[i] for i in part]
         within = partial(_report_part, progress, done, len(part), total) if progress else None
-        found.append(score_features(features.take(part), own, config, programs, plan=plan, progress=within))
+        found.append(score_extracted(features.take(part), own, config, programs, plan=plan, progress=within))
         done += len(part)
         if progress:
             progress("scoring", done, total)
@@ -335,7 +335,7 @@ def score_divisions(
     )
     seen = gather_list(seen)
     for parts in divide(seen):
-        results = score_features(features, seen, config, programs, parts=parts, plan=plan, progress=progress)
+        results = score_extracted(features, seen, config, programs, parts=parts, plan=plan, progress=progress)
         yield results._replace(skipped=tuple(skipped))
 
 

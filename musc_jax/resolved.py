@@ -4,11 +4,12 @@
 """
 
 import dataclasses
+import math
 from typing import Any
 
 from musc_jax.crossmodal import EnhanceAndAverage
 from musc_jax.kernels.rounding import HALF_TYPES
-from musc_jax.models import Backbone
+from musc_jax.models import Backbone, GivenTokens
 from musc_jax.mutual import AverageInterval, Finish
 
 # Images go through the backbone this many at a time. One keeps a CPU's caches warm; a GPU wants more, and gets it.
@@ -51,7 +52,7 @@ class ImagePath:
     """From images to aggregated tokens.
 
     Attributes:
-        backbone: The image backbone.
+        backbone: The image backbone; or tokens in its place.
         size: Side of an image in pixels.
         blocks: Whose tokens are taken.
         degrees: Sides of the windows that tokens are aggregated over.
@@ -62,7 +63,7 @@ class ImagePath:
         implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
     """
 
-    backbone: Backbone = dataclasses.field(repr=False, compare=False)
+    backbone: Backbone | GivenTokens = dataclasses.field(repr=False, compare=False)
     size: int
     blocks: tuple[int, ...]
     degrees: tuple[int, ...]
@@ -75,12 +76,29 @@ class ImagePath:
     @property
     def num_tokens(self) -> int:
         """Tokens of an image, M2."""
+        if isinstance(self.backbone, GivenTokens):
+            return self.backbone.num_tokens
         return (self.size // self.backbone.patch_size) ** 2
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels, rounded down."""
+        return max(1, self.size // math.isqrt(self.num_tokens))
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of a token, at the most."""
+        return _channels(self.backbone)
+
+    @property
+    def aggregated(self) -> bool:
+        """Whether tokens are there that were aggregated before."""
+        return isinstance(self.backbone, GivenTokens) and self.backbone.aggregated
 
     @property
     def num_stages(self) -> int:
         """Stages that are scored one after the other."""
-        return len(self.blocks) * (len(self.degrees) if self.version1 else 1)
+        return len(self.blocks) * (len(self.degrees) if self.version1 and not self.aggregated else 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +106,7 @@ class PointPath:
     """From clouds to aggregated tokens.
 
     Attributes:
-        backbone: The point encoder.
+        backbone: The point encoder; or tokens in its place.
         blocks: Whose tokens are taken.
         point_norm: "cloud" or "checkpoint": the batch norm's statistics.
         num_groups: Groups of a cloud, M3.
@@ -102,7 +120,7 @@ class PointPath:
         implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
     """
 
-    backbone: Backbone = dataclasses.field(repr=False, compare=False)
+    backbone: Backbone | GivenTokens = dataclasses.field(repr=False, compare=False)
     blocks: tuple[int, ...]
     point_norm: str
     num_groups: int
@@ -116,9 +134,23 @@ class PointPath:
     implementation: str
 
     @property
+    def num_channels(self) -> int:
+        """Channels of a token, at the most."""
+        return _channels(self.backbone)
+
+    @property
+    def aggregated(self) -> bool:
+        """Whether tokens are there that were aggregated before."""
+        return isinstance(self.backbone, GivenTokens) and self.backbone.aggregated
+
+    @property
     def num_stages(self) -> int:
         """Stages that are scored one after the other."""
         return len(self.blocks)
+
+
+def _channels(backbone: Backbone | GivenTokens) -> int:
+    return max(backbone.widths) if isinstance(backbone, GivenTokens) else backbone.module.config.width
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,9 @@ import musc_jax
 from musc_jax import Config, pipeline
 from musc_jax.config import ScoringConfig
 from musc_jax.execution import devices, sharded
+from musc_jax.execution.programs import Programs
+from musc_jax.execution.raw_tokens import raw_tokens
+from musc_jax.models import GivenTokens
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +121,20 @@ def test_the_whole_pipeline(samples, backbones, options, subsets):
     tolerance = 2e-3 if options["modality"] == "rgb+points" else 1e-5
     np.testing.assert_allclose(got.anomaly_maps, want.anomaly_maps, atol=tolerance * want.anomaly_maps.max())
     np.testing.assert_allclose(got.pred_scores, want.pred_scores, atol=max(tolerance, 1e-4))
+
+
+@pytest.mark.parametrize("options", [{"modality": "rgb+points"}, {"variant": "v1", "modality": "rgb"}])
+def test_tokens_that_are_given(samples, backbones, options):
+    config = Config(image_size=32, grouping=GROUPS, **options, **backbones)
+    want, found = pipeline.score(samples, config), list(raw_tokens(samples, config.resolved(), Programs()))
+    tokens = [dataclasses.replace(sample, tokens=own) for sample, own in found]
+    image = GivenTokens(16, (32,) * 3, embedded=True)
+    given = dataclasses.replace(config, image_backbone=image, point_backbone=GivenTokens(40, (24,) * 3))
+    got = pipeline.score(tokens, given)
+    # Ranks of nearly equal scores may swap on a rounding.
+    np.testing.assert_allclose(got.anomaly_maps, want.anomaly_maps, atol=2e-3 * want.anomaly_maps.max())
+    aggregated = dataclasses.replace(given, image_backbone=dataclasses.replace(image, aggregated=True))
+    assert np.isfinite(pipeline.score(tokens, aggregated).anomaly_maps).all()
 
 
 def test_what_is_left_out_is_on_no_device(samples, backbones):

@@ -289,6 +289,6 @@ def test_samples_in_no_part_are_left_out(samples, backbones):
     config = Config(modality="rgb", image_size=32, image_backbone=backbones["image_backbone"]).resolved()
     programs = Programs()
     features, seen = extract(samples, config, programs)
-    results = pipeline.score_features(features, seen, config, programs, parts=[np.array([1, 4]), np.array([0, 3])])
+    results = pipeline.score_extracted(features, seen, config, programs, parts=[np.array([1, 4]), np.array([0, 3])])
     assert [sample.name for sample in results.samples] == ["000", "001", "003", "004"]
     assert results.anomaly_maps.shape == (4, 32, 32)

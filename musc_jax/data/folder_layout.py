@@ -96,6 +96,10 @@ class FolderLayout:
             )
         if self.depth_kind not in ("depth", "height"):
             raise DataError(f"depth_kind: expected depth or height, received {self.depth_kind!r}")
+        if self.depth_kind == "height" and self.camera is not None:
+            raise DataError("intrinsics: heights (--depth_kind=height) are seen without a camera; leave it out")
+        if self.depth_kind == "depth" and self.pixel_pitch:
+            raise DataError("pixel_pitch: only heights have one (--depth_kind=height); depth has --intrinsics")
         if self.point_order not in (None, "rows", "columns"):
             raise DataError(f"point_order: expected rows or columns, received {self.point_order!r}")
         if self.camera is not None and not (

@@ -20,6 +20,7 @@ _MOST_COLORS = 64
 _FREQUENT, _COVERED = 8, 0.75
 # Keys that are kept of a mask, by how often they come.
 _KEPT = 1000
+_AT_ONCE = 1_000_000
 # Nearly all masks.
 _NEARLY_ALL = 0.9
 # Noise of JPEG, in a file that is no JPEG any more, stays so near to black and to white.
@@ -76,7 +77,9 @@ def _rounded(keys: np.ndarray) -> np.ndarray:
 
 def _counts(keys: np.ndarray) -> dict[int, int]:
     if keys.dtype == np.uint8:
-        counts = np.bincount(keys.ravel(), minlength=256)
+        # In parts: bincount makes 8 bytes of each.
+        parts = np.array_split(keys.ravel(), keys.size // _AT_ONCE + 1)
+        counts = np.sum([np.bincount(part, minlength=256) for part in parts], axis=0)
         return {int(v) * GREY: int(counts[v]) for v in np.flatnonzero(counts)}
     values, counts = np.unique(keys, return_counts=True)
     most = np.argsort(-counts, kind="stable")[:_KEPT]
@@ -165,7 +168,7 @@ def _pooled(masks: Sequence[MaskFacts]) -> dict[int, float]:
 
 
 def _background(masks: Sequence[MaskFacts], shares: dict[int, float]) -> tuple[int, ...] | None:
-    """The key that is most of border and area in nearly all masks; else black; None if there is none."""
+    """The key that is most of border and area in nearly all masks, or in most and no other is; else black, if any."""
     holds = Counter[int]()
     for mask in masks:
         for key, count in mask.area.items():
@@ -173,7 +176,9 @@ def _background(masks: Sequence[MaskFacts], shares: dict[int, float]) -> tuple[i
                 holds[key] += 1
     usual = tuple(key for key in (BLACK, TRANSPARENT) if key in shares)
     held, count = holds.most_common(1)[0] if holds else (BLACK, 0)
-    if count >= _NEARLY_ALL * len(masks) and (len(shares) > 1 or held in usual):
+    # Defects may be large; what speaks against it is only a mask that has another background.
+    is_clear = count >= _NEARLY_ALL * len(masks) or (len(holds) == 1 and 2 * count > len(masks))
+    if is_clear and (len(shares) > 1 or held in usual):
         if held == TRANSPARENT and BLACK in shares and len(shares) > 2 and 2 * shares[BLACK] > 1 - shares[TRANSPARENT]:
             return (BLACK, TRANSPARENT)  # white on black, and nothing outside of the part
         return (held,)

@@ -1,10 +1,11 @@
 """One sample as the rest of the library sees it, and the errors of those that cannot be read or scored."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float32, Int32, UInt8
 
 
 class DataError(ValueError):
@@ -28,6 +29,25 @@ class SampleError(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
+class SampleTokens:
+    """Tokens of one sample that are there already, so that no backbone need run.
+
+    Attributes:
+        image: of each stage, in row order.
+        points: of each stage, a token for each group of the cloud.
+        pixels: flat pixel, row * size + column, of each group's centre; none where it is not known.
+        curvature: of each group, 0 to 1/3; None counts as 0, flat.
+        embedding: of the image, for version 1.
+    """
+
+    image: tuple[Float32[np.ndarray, "M _"], ...] = ()
+    points: tuple[Float32[np.ndarray, "G _"], ...] = ()
+    pixels: Int32[np.ndarray, "_"] = field(default_factory=partial(np.zeros, 0, np.int32))
+    curvature: Float32[np.ndarray, "G"] | None = None
+    embedding: Float32[np.ndarray, "E"] | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Sample:
     """One sample, resized to a square of side `size`.
 
@@ -41,6 +61,7 @@ class Sample:
         image_path: the file that the image came from.
         full_size: (height, width) of that file's picture as it is shown; None where there is no grid of pixels.
         fit: how the picture was made square, one of `musc_jax.data.formats.resizing.FITS`.
+        tokens: where they stand in for a backbone.
     """
 
     name: str
@@ -51,3 +72,4 @@ class Sample:
     image_path: Path
     full_size: tuple[int, int] | None = None
     fit: str = "squash"
+    tokens: SampleTokens | None = None

@@ -17,6 +17,7 @@ from musc_jax.storage.paths import readable
 from musc_jax.storage.prefetch import map_ahead
 
 _CLEAR_ORDER = 3.0  # so many times as far is clear
+_NO_CHANCE = 2e-5  # a share of a scan's pixels that are not as far off by chance
 _WORTH_SAYING = 1e-3  # a share of all pixels
 
 
@@ -85,7 +86,11 @@ def _decide_invalid(facts: Sequence[ScanFacts], layout: FolderLayout, account: A
         return layout.invalid
     scans = Counter(extreme.value for fact in facts for extreme in fact.far)
     of_type = {extreme.value for fact in facts for extreme in fact.far if extreme.of_type}
-    chosen = tuple(sorted(value for value, count in scans.items() if count > 1 or value in of_type))
+    # Far off, few values are possible, and single pixels of several scans have one of them by chance.
+    often = {
+        extreme.value for fact in facts for extreme in fact.far if extreme.share >= _NO_CHANCE or extreme.value < 0
+    }
+    chosen = tuple(sorted(v for v, count in scans.items() if v in of_type or (count > 1 and v in often)))
     shares = {v: sum(e.share for f in facts for e in f.far if e.value == v) / len(facts) for v in chosen}
     said = [v for v in chosen if v not in of_type or shares[v] > _WORTH_SAYING]
     lines = []

@@ -48,7 +48,9 @@ def decide_map_units(
         reaches = [max(r, w * f.middle * scale) for r, w, f in zip(reaches, wide, maps, strict=True)]
     units |= {"nearest_m": low, "farthest_m": high, "reach_m": _median(reaches)}
     where = f"depth: {low:.3g} to {high:.3g} m away"
-    if not _is_sensible(_median(reaches)):
+    if low < 0:
+        pass  # each is refused by its own name: they are heights
+    elif not _is_sensible(_median(reaches)):
         text = (
             f"{readable(maps[0].path)}: depth makes no sense: scans are {low:.3g} to {high:.3g} m away and reach over "
             f"{_median(reaches):.3g} m if a depth of 1 is {scale:.10g} m"

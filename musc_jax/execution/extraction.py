@@ -10,13 +10,14 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int
 
-from musc_jax.data.sample import Sample, SampleError
+from musc_jax.data.sample import Sample, SampleError, SampleTokens
 from musc_jax.execution.devices import gather_rows, local_mesh, samples_of_process, to_global
 from musc_jax.execution.feature_store import FeatureStore
 from musc_jax.execution.image_extraction import ImageExtractor, ImageFeatures
 from musc_jax.execution.point_extraction import PointExtractor, PointFeatures
 from musc_jax.execution.programs import Programs
-from musc_jax.resolved import Resolved
+from musc_jax.models import GivenTokens
+from musc_jax.resolved import ImagePath, Resolved
 
 # Called with a stage's name, how many samples are done, and how many there are (None: not known).
 Progress = Callable[[str, int, int | None], None]
@@ -138,7 +139,7 @@ class _Extraction:
         self._image = ImageExtractor(config.image, programs, store, own) if config.image else None
         self._points = PointExtractor(config.points, programs, store, own) if config.points else None
         self._mesh = None if store is not None else mesh
-        self._size, self._skipped = config.size, skipped
+        self._config, self._skipped = config, skipped
         self._left_out: list[tuple[int, SampleError]] = []
         self._taken = 0
         self._seen: list[tuple[int, Sample]] = []
@@ -151,22 +152,28 @@ class _Extraction:
         try:
             self._expect_fit(sample)
             if self._points and sample.points is not None:
-                self._points.add(sample.name, sample.points)
+                self._points.add(sample.name, sample.points, sample.tokens)
         except SampleError as error:
             self._leave_out(at, error)
             return
         if self._image:
-            self._image.add(sample.image)
-        self._seen.append((at, dataclasses.replace(sample, points=None)))
+            given = isinstance(self._config.image.backbone, GivenTokens)  # type: ignore[union-attr]
+            self._image.add(sample.tokens if given and sample.tokens else sample.image)
+        self._seen.append((at, dataclasses.replace(sample, points=None, tokens=None)))
         self._judge()
 
     def _expect_fit(self, sample: Sample) -> None:
-        size = self._size
+        size = self._config.size
         if sample.image.shape != (size, size, 3):
             raise SampleError(sample.name, f"expected an image of {size} x {size}, received {sample.image.shape}")
         if self._points and (sample.points is None or sample.points.shape != (size, size, 3)):
             received = None if sample.points is None else sample.points.shape
             raise SampleError(sample.name, f"expected points ({size}, {size}, 3), received {received}")
+        for kind, path in (("image", self._config.image), ("points", self._config.points)):
+            if path is not None and isinstance(path.backbone, GivenTokens):
+                _expect_tokens(sample, kind, path.backbone)
+                if isinstance(path, ImagePath) and path.version1 and getattr(sample.tokens, "embedding", None) is None:
+                    raise SampleError(sample.name, "expected an embedding of its image for version 1, received none")
 
     def _leave_out(self, at: int, error: SampleError) -> None:
         if jax.process_count() > 1:
@@ -214,6 +221,20 @@ class _Extraction:
         if self._mesh is not None:
             features = _spread(features, count, self._mesh)
         return features, [self._seen[i][1] for i in self._kept]
+
+
+def _expect_tokens(sample: Sample, kind: str, given: GivenTokens) -> None:
+    """Refuses tokens of a sample that are not those that the config speaks of."""
+    tokens = sample.tokens or SampleTokens()
+    expected = [(given.num_tokens, width) for width in given.widths]
+    received = [stage.shape for stage in getattr(tokens, kind)]
+    if received != expected:
+        wanted, found = (", ".join(map(str, shapes)) or "none" for shapes in (expected, received))
+        raise SampleError(sample.name, f"tokens of its {kind}: expected stages {wanted}, received {found}")
+    for name in ("pixels", "curvature") if kind == "points" else ():
+        value, count = getattr(tokens, name), given.num_tokens
+        if value is not None and value.shape != (count,):
+            raise SampleError(sample.name, f"{name} of its groups: expected ({count},), received {value.shape}")
 
 
 def _spread(features: Features, count: int, mesh: Mesh) -> Features:

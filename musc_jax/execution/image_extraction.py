@@ -14,9 +14,11 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from musc_jax._arrays import Array, all_finite, join_stages
 from musc_jax.aggregation import snamd_grid
+from musc_jax.data.sample import SampleTokens
 from musc_jax.execution.devices import everywhere, over_devices
 from musc_jax.execution.feature_store import FeatureStore, StoredArray, StoreWriter
 from musc_jax.execution.programs import InFlight, Programs, copy_to_host_async
+from musc_jax.models import Backbone, GivenTokens
 from musc_jax.resolved import ImagePath
 from musc_jax.tokens import normalized_images
 from musc_jax.version1 import lnamd_grid
@@ -71,40 +73,78 @@ def _aggregate_images_v1(
     return stages, all_finite((*stages, embedding), samples=1)
 
 
+def _take_images(
+    tokens: tuple[jax.Array, ...], embedding: jax.Array | None
+) -> tuple[tuple[jax.Array, ...], Bool[jax.Array, "B"]]:
+    """Tokens that are aggregated already; an embedding is there for version 1 only."""
+    return tokens, all_finite(tokens if embedding is None else (*tokens, embedding), samples=1)
+
+
+def encode_images(
+    images: UInt8[np.ndarray, "B S S 3"],
+    backbone: Backbone,
+    path: ImagePath,
+    variables: Any,
+    programs: Programs,
+    on_all: Callable = lambda function, *, shared: function,
+) -> tuple[tuple[jax.Array, ...], jax.Array | None]:
+    """Raw tokens (B, M, C) of each block, and for version 1 the embeddings (B, D).
+
+    Args:
+        images: A batch.
+        backbone: What it goes through.
+        path: The backbone's, with its options.
+        variables: The backbone's parameters, where they are wanted.
+        programs: Compiles and times.
+        on_all: Makes of the function one that runs on several devices; its first `shared` arguments are on all.
+    """
+    return programs.run(
+        "image backbone",
+        on_all(_image_tokens, shared=1),
+        variables,
+        images,
+        module=backbone.module,
+        mean=tuple(backbone.mean),
+        std=tuple(backbone.std),
+        blocks=path.blocks,
+        embedding=path.version1,
+    )
+
+
 class _Batch(NamedTuple):
     """What was dispatched for some images; padding may follow them."""
 
     size: int
     stages: tuple[jax.Array, ...]
     finite: Bool[jax.Array, "B"]
-    embedding: jax.Array | None
+    embedding: Array | None
 
 
 class ImageExtractor:
-    """Collects images into batches of one shape; the last one is filled up by repeating.
+    """Collects images, or their tokens, into batches of one shape; the last one is filled up by repeating.
 
     A batch is dispatched before the one before it is waited for.
 
     Attributes:
-        finite: Of each image that went through the backbone, whether all its features are finite.
+        finite: Of each image that was taken in, whether all its features are finite.
     """
 
     def __init__(
         self, path: ImagePath, programs: Programs, store: FeatureStore | None = None, mesh: Mesh | None = None
     ) -> None:
         self._path, self._programs, self._store, self._mesh = path, programs, store, mesh
-        variables = path.backbone.variables
-        self._variables = variables if mesh is None else everywhere(variables, mesh)
+        variables = None if isinstance(path.backbone, GivenTokens) else path.backbone.variables
+        self._variables = variables if mesh is None or variables is None else everywhere(variables, mesh)
         self._writers: Sequence[StoreWriter] = ()
         self.finite: list[bool] = []
-        self._waiting: list[np.ndarray] = []
+        self._waiting: list[np.ndarray | SampleTokens] = []
         self._stages: list[list[jax.Array | np.ndarray]] = []
         self._embeddings: list[jax.Array | np.ndarray] = []
         self._batch = path.at_once * (1 if mesh is None else mesh.size)
         self._in_flight = InFlight(self._keep)
 
-    def add(self, image: UInt8[np.ndarray, "S S 3"]) -> None:
-        """Takes the next image; runs the backbone when a batch is full."""
+    def add(self, image: UInt8[np.ndarray, "S S 3"] | SampleTokens) -> None:
+        """Takes the next image, or its tokens where they are given; runs the backbone when a batch is full."""
         self._waiting.append(image)
         if len(self._waiting) == self._batch:
             self._dispatch()
@@ -120,23 +160,14 @@ class ImageExtractor:
 
     def _dispatch(self) -> None:
         """Runs the images that wait."""
-        path, backbone, run = self._path, self._path.backbone, self._programs.run
+        path, run = self._path, self._programs.run
         count = len(self._waiting)
-        filled = self._waiting + self._waiting[-1:] * (self._batch - count)
+        tokens, embedding = self._encode(self._waiting + self._waiting[-1:] * (self._batch - count))
         self._waiting = []
-        tokens, embedding = run(
-            "image backbone",
-            self._on_all(_image_tokens, shared=1),
-            self._variables,
-            np.stack(filled),
-            module=backbone.module,
-            mean=tuple(backbone.mean),
-            std=tuple(backbone.std),
-            blocks=path.blocks,
-            embedding=path.version1,
-        )
         options: dict[str, Any] = {"degrees": path.degrees, "implementation": path.implementation}
-        if path.version1:
+        if path.aggregated:
+            stages, finite = run("image aggregation", self._on_all(_take_images), tokens, embedding)
+        elif path.version1:
             aggregate = self._on_all(_aggregate_images_v1)
             stages, finite = run("image aggregation", aggregate, tokens, embedding, **options)
         else:
@@ -154,6 +185,15 @@ class ImageExtractor:
             copy_to_host_async((stages, embedding))
         self._in_flight.add(batch)
 
+    def _encode(self, batch: Sequence[Any]) -> tuple[tuple[Array, ...], Array | None]:
+        """(tokens of each stage, version 1's embeddings) of images, or as they are given."""
+        backbone = self._path.backbone
+        if isinstance(backbone, Backbone):
+            images = np.stack(batch)
+            return encode_images(images, backbone, self._path, self._variables, self._programs, self._on_all)
+        stages = tuple(np.stack([tokens.image[i] for tokens in batch]) for i in self._path.blocks)
+        return stages, np.stack([tokens.embedding for tokens in batch]) if self._path.version1 else None
+
     def _keep(self, batch: _Batch) -> None:
         """Puts a batch's features where they stay."""
         count, stages, finite, embedding = batch
@@ -170,7 +210,7 @@ class ImageExtractor:
             # What is not finite is left out or ends the run; until then it must not spoil the mean of all others.
             writer.append(rows if whole.all() else np.where(whole[:, None, None], rows, 0))
 
-    def _placed(self, x: jax.Array) -> jax.Array | np.ndarray:
+    def _placed(self, x: Array) -> jax.Array | np.ndarray:
         """What several devices computed goes to the host: in scoring, others of them hold these samples."""
         return x if self._mesh is None else np.asarray(x)
 

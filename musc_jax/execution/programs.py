@@ -99,6 +99,7 @@ class InFlight(Generic[Item]):
 
 
 def copy_to_host_async(arrays: Any) -> None:
-    """Starts copying every array of a tree to the host, where `numpy.asarray` finds it later."""
+    """Starts copying every array of a tree to the host, where `numpy.asarray` finds it later, unless it is there."""
     for array in jax.tree.leaves(arrays):
-        array.copy_to_host_async()
+        if isinstance(array, jax.Array):
+            array.copy_to_host_async()

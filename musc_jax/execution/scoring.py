@@ -42,11 +42,9 @@ def plan_for(config: Resolved, count: int, budget: int, mesh: Mesh | None = None
     """
     modalities = []
     if config.image is not None:
-        width = config.image.backbone.module.config.width
-        modalities.append(Tokens(config.image.num_tokens, width, config.image.num_stages))
+        modalities.append(Tokens(config.image.num_tokens, config.image.num_channels, config.image.num_stages))
     if config.points is not None:
-        width = config.points.backbone.module.config.width
-        modalities.append(Tokens(config.points.num_groups, width, config.points.num_stages))
+        modalities.append(Tokens(config.points.num_groups, config.points.num_channels, config.points.num_stages))
     references = config.scoring.references
     return plan_memory(count, modalities, size=config.size, budget=budget, references=references, mesh=mesh)
 

@@ -3,10 +3,11 @@
 import dataclasses
 from typing import Any
 
+from musc_jax.models.given import GivenTokens
 from musc_jax.models.point_transformer import PointTransformer, PointTransformerConfig
 from musc_jax.models.vit import VisionTransformer, VitConfig
 
-__all__ = ["Backbone", "PointTransformer", "PointTransformerConfig", "VisionTransformer", "VitConfig"]
+__all__ = ["Backbone", "GivenTokens", "PointTransformer", "PointTransformerConfig", "VisionTransformer", "VitConfig"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

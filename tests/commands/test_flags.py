@@ -7,6 +7,7 @@ from launch import distributed
 from launch import eval as command
 from launch import flags as options
 
+HEIGHTS = "--dataset=folder --depth_kind=height"
 # By flag: values that are refused, those of several flags with a space between them.
 BAD = {
     "dataset": ["mvtec"],
@@ -16,8 +17,8 @@ BAD = {
     **{name: ["x"] for name in ("depth_dir", "extensions")},
     "intrinsics": ["1,2,3,4", "1,2,3 --dataset=folder", "1,2,3,a --dataset=folder", "0,1,1,1 --dataset=folder"],
     "depth_scale": ["0.1", "0 --dataset=folder", "nan --dataset=folder", "-1 --dataset=folder"],
-    "depth_kind": ["height", "heights --dataset=folder"],
-    "pixel_pitch": ["1", *(f"{value} --dataset=folder" for value in ("0", "1,2,3", "a", "nan"))],
+    "depth_kind": ["height", "height --dataset=folder --intrinsics=1,1,1,1", "heights --dataset=folder"],
+    "pixel_pitch": ["1", "1 --dataset=folder", *(f"{value} {HEIGHTS}" for value in ("0", "1,2,3", "a", "nan"))],
     "points_scale": ["0.1", "0 --dataset=folder", "inf --dataset=folder"],
     "point_order": ["rows", "row --dataset=folder"],
     "invalid": ["0", "x --dataset=folder", "1,,2 --dataset=folder"],

@@ -146,7 +146,7 @@ TABLE = {
     ),
     "depth_scale=0.5": (FOLDER, {"data.folder.depth_scale": 0.5}),
     "depth_kind=height": (FOLDER, {"data.folder.depth_kind": "height"}),
-    "pixel_pitch=1,2": (FOLDER, {"data.folder.pixel_pitch": (1.0, 2.0)}),
+    "pixel_pitch=1,2": ((*FOLDER, "--depth_kind=height"), {"data.folder.pixel_pitch": (1.0, 2.0)}),
     "points_scale=0.5": (FOLDER, {"data.folder.points_scale": 0.5}),
     "point_order=columns": (FOLDER, {"data.folder.point_order": "columns"}),
     "invalid=-1,65535": (FOLDER, {"data.folder.invalid": (-1.0, 65535.0)}),

@@ -8,6 +8,7 @@ import hashlib
 import io
 import stat
 import struct
+import threading
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +31,8 @@ SMALLER = "keep every second point of every second row, or cut the part out"
 
 _AGAIN = "copy it again from the dataset's archive"
 _ANEW = "save it again, or replace it by a sound copy"
+# CPython 3.11's parser, which reads NPY headers, fails now and then when several threads use it.
+NPY_PARSING = threading.Lock()
 DECODE_ERRORS = (
     OSError,
     SyntaxError,  # Pillow's way of saying that a chunk is broken

@@ -95,9 +95,9 @@ def keys_of(content: Content, picture: Picture, *, alpha: bool = False) -> Shape
         raise FileFault(content.path, "is a mask of 16 bits in several channels", "convert it to 8 bits")
     if alpha:
         opaque = np.full(picture.pixels.shape[:2], 255, np.uint8) if picture.alpha is None else picture.alpha
-        return np.where(opaque > 127, np.int32(WHITE), np.int32(TRANSPARENT))
+        return np.where(_hidden(opaque), np.int32(TRANSPARENT), np.int32(WHITE))
     colors = _eight_bits(picture)
-    hidden = None if picture.alpha is None else picture.alpha < 128
+    hidden = None if picture.alpha is None else _hidden(picture.alpha)
     if hidden is not None and hidden.all() == hidden.any():
         # Transparent everywhere, or nowhere: it tells nothing, unless nothing else does.
         constant = (colors == colors[:1, :1]).all()
@@ -111,6 +111,11 @@ def keys_of(content: Content, picture: Picture, *, alpha: bool = False) -> Shape
     wide = colors.astype(np.int32)
     keys = wide * GREY if colors.ndim == 2 else wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
     return keys if hidden is None else np.where(hidden, np.int32(TRANSPARENT), keys)
+
+
+def _hidden(alpha: UInt8[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """Less than half as opaque as anything in the file: what is drawn may be so as a whole, to see through."""
+    return alpha <= alpha.max(initial=0) // 2
 
 
 def _eight_bits(picture: Picture) -> UInt8[np.ndarray, "h w *colors"]:

@@ -199,13 +199,13 @@ def _opened(content: Content) -> Image.Image:
 
 
 def _header(content: Content, picture: Image.Image) -> Header:
-    width, height = picture.size
     tags: Any = getattr(picture, "tag_v2", {})
-    # Pillow turns a TIFF by itself, and gives the turned size; anything else as it is stored.
+    # Pillow turns a TIFF by itself, and some versions give its turned size, others the stored one.
     is_tiff = picture.format == "TIFF"
+    width, height = (int(tags[tag]) for tag in (256, 257)) if is_tiff else picture.size
     orientation = int(tags.get(_ORIENTATION, 1)) if is_tiff else _orientation(content, picture)
     orientation = orientation if orientation in _TURNS else 1
-    size = (width, height) if orientation >= 5 and not is_tiff else (height, width)
+    size = (width, height) if orientation >= 5 else (height, width)
     bits, scaled = stated_bits(content, picture)
     compression = str(picture.info.get("compression", ""))
     return Header(

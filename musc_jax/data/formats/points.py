@@ -6,7 +6,6 @@ As in `files`, what is wrong with a file is a `FileFault`. What a map's numbers 
 import io
 import math
 import os
-import threading
 from collections import Counter
 from pathlib import Path, PurePath
 from typing import Literal, NamedTuple
@@ -16,7 +15,7 @@ import tifffile
 from jaxtyping import Float, Num
 from PIL import Image
 
-from musc_jax.data.formats.files import DECODE_ERRORS, MAX_PIXELS, SMALLER, Content, FileFault, brief
+from musc_jax.data.formats.files import DECODE_ERRORS, MAX_PIXELS, NPY_PARSING, SMALLER, Content, FileFault, brief
 from musc_jax.data.formats.pcd import decode_pcd
 from musc_jax.data.formats.ply import decode_ply
 from musc_jax.data.formats.remarks import overheard
@@ -38,11 +37,10 @@ FOREIGN = {
 
 # Columns of a table or channels of a grid with more than x, y and z; a table is so many times as long as wide.
 _MORE_COLUMNS, _LONG = range(4, 10), 10
+_NODATA = 42113  # a TIFF's tag, as GDAL writes it
 _PLAIN = "save it unpacked, or by deflate"
 _EXPECTED = "expected floats (height, width, 3), or depth (height, width)"
 _CLOUDS = {".ply": decode_ply, ".pcd": decode_pcd, ".xyz": decode_xyz_text}
-# CPython 3.11's parser, which reads NPY headers, fails now and then when several threads use it.
-_PARSING = threading.Lock()
 
 
 def foreign_points(folder: Path) -> str:
@@ -125,7 +123,7 @@ def _decode(content: Content) -> np.ndarray:
             else:
                 with tifffile.TiffFile(io.BytesIO(content.data)) as tiff:
                     _check_count(content, *tiff.series[0].shape[:2])
-                    array = np.asarray(tiff.series[0].asarray())
+                    array = _without_nodata(tiff, np.asarray(tiff.series[0].asarray()))
     except (*DECODE_ERRORS, SystemError) as error:
         if "imagecodecs" in str(error):  # tifffile's extra for rarer ways of packing
             raise FileFault(path, f"is packed in a way that is not read ({brief(error)})", _PLAIN) from None
@@ -137,9 +135,22 @@ def _decode(content: Content) -> np.ndarray:
     return array[0] if array.ndim == 3 and array.shape[0] == 1 and array.shape[2] > 4 else array
 
 
+def _without_nodata(tiff: tifffile.TiffFile, array: np.ndarray) -> np.ndarray:
+    """The array with NaN where it has the number that the file itself says is none."""
+    tag = tiff.pages[0].tags.get(_NODATA)
+    try:
+        number = float(str(tag.value).strip("\0 ")) if tag is not None else math.nan
+    except ValueError:
+        return array
+    if math.isnan(number) or array.dtype.kind not in "fiu":
+        return array
+    missing = array == (array.dtype.type(number) if array.dtype.kind == "f" else number)
+    return np.where(missing, np.nan, array) if missing.any() else array
+
+
 def _decode_npy(content: Content) -> np.ndarray:
     file = io.BytesIO(content.data)
-    with _PARSING:
+    with NPY_PARSING:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(file)
@@ -149,7 +160,7 @@ def _decode_npy(content: Content) -> np.ndarray:
     if math.prod(shape) * dtype.itemsize > len(content.data) - file.tell():
         raise FileFault(content.path, f"is cut short: it claims {shape} values and does not hold them")
     file.seek(0)
-    with _PARSING:
+    with NPY_PARSING:
         array = np.asarray(np.lib.format.read_array(file, allow_pickle=False))
     return array if dtype.names is None else _named(content, array)
 

@@ -55,7 +55,7 @@ def pictures(folder, shape=(HEIGHT, WIDTH)):
 
 
 def load(folder, modality="points", *, beside=None, **layout):
-    layout.setdefault("camera", CAMERA)
+    layout.setdefault("camera", None if layout.get("depth_kind") == "height" else CAMERA)
     if beside is not None:
         layout["depth_dir"] = str(folder)
     return open_dataset(
@@ -199,14 +199,41 @@ def test_the_end_of_the_type_is_no_point_though_only_one_scan_has_it(tmp_path):
     assert any("65535 (in 1 of 3 scans" in line for line in account(dataset).lines)
 
 
+def test_single_pixels_far_off_are_points_though_scans_share_them(tmp_path):
+    """Far off, a stereo camera knows few distances."""
+    scans = [(1000 * surface(i, (240, 320))).astype("u2") for i in range(COUNT)]
+    for scan in scans:
+        scan[100, 100] = 30329
+    write(tmp_path / "depth", scans)
+    dataset = load(tmp_path / "depth", camera=Camera(400, 400, 160, 120))
+    assert account(dataset).facts["missing_points"]["invalid"] == []
+
+
+@pytest.mark.parametrize("dtype", ["i2", "f4"])
+@pytest.mark.parametrize("heights", [False, True])
+def test_what_a_tiff_says_is_no_data(tmp_path, dtype, heights):
+    """A number among the others, as GDAL notes it."""
+    (tmp_path / "depth").mkdir()
+    for i in range(COUNT):
+        values = np.where(hole(i), 1000, 1000 * surface(i)).astype(dtype)
+        tag = (42113, "s", 0, "1000", True)
+        tifffile.imwrite(tmp_path / "depth" / f"{i}.tif", values, extratags=[tag])
+    dataset = load(tmp_path / "depth", depth_kind="height" if heights else "depth")
+    for i, points in enumerate(points_of(dataset)):
+        kept = there(points)[:, 20][(np.arange(HEIGHT) * WIDTH + HEIGHT - 1) // HEIGHT]
+        assert not kept[hole(i)[:, 20]].any()
+        assert there(points).mean() > 0.8
+
+
 def test_depth_below_0_is_refused_by_name(tmp_path):
-    for name, dtype, scale in (("whole", "i2", 1000), ("float", "f4", 1)):
+    for name, dtype, scale in (("whole", "i2", 1000), ("float", "f4", 1), ("millimetres", "f4", 1000)):
         write(tmp_path / name, [(scale * (surface(i) - 1)).astype(dtype) for i in range(COUNT)])
         with pytest.raises(DataError) as error:
             load(tmp_path / name)
         for i in range(COUNT):
             assert f"{tmp_path / name / f'{i}.npy'}: holds depth below 0" in str(error.value)
         assert "pass --depth_kind=height, for values that mean no point --invalid=VALUE" in str(error.value)
+        assert "makes no sense" not in str(error.value)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".npy", ".tiff"])
@@ -320,7 +347,7 @@ def test_heights_are_points_above_a_plane(tmp_path, dtype, unit, mark):
         values = np.round((plateau(i) + shift) / unit) if np.dtype(dtype).kind != "f" else plateau(i) / unit
         scans.append(np.where(hole(i), mark, values).astype(dtype))
     write(tmp_path / "heights", scans)
-    options = {"depth_kind": "height", "camera": None}
+    options = {"depth_kind": "height"}
     dataset = load(tmp_path / "heights", depth_scale=unit, pixel_pitch=(1e-4, 2e-4), **options)
     assert not any("assumed" in line for line in account(dataset).lines)
     points = dataset.load("heights", 1, size=HEIGHT).points

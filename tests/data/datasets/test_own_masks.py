@@ -98,6 +98,8 @@ FORMS = {
     "alpha, white": (lambda i: png(painted(i, (255, 255, 255, 0), (255, 255, 255, 255))), "transparent is no defect"),
     "alpha, grey": (lambda i: png(painted(i, (0, 0), (0, 255))), "what is transparent is no defect"),
     "alpha, red on transparent white": (lambda i: png(painted(i, (255, 255, 255, 0), (255, 0, 0, 255))), "no defect"),
+    "alpha, half opaque": (lambda i: png(painted(i, (9, 9, 9, 0), (9, 9, 9, 100))), "transparent is no defect"),
+    "half opaque red": (lambda i: png(painted(i, (0, 0, 0, 0), (255, 0, 0, 127))), "transparent is no defect"),
     "holes": (lambda i: png(painted(i, (0, 0, 0, 255), (0, 0, 0, 0))), "what is transparent is a defect"),
     "opaque everywhere": (lambda i: png(painted(i, (0, 0, 0, 255), (255, 255, 255, 255))), ""),
     "transparent everywhere": (lambda i: png(painted(i, (0, 0, 0, 0), (255, 255, 255, 0))), ""),
@@ -267,6 +269,16 @@ def test_one_inverted_mask_among_others_is_named_and_they_are_understood(tmp_pat
     dataset = opened(tmp_path / "parts", masks)
     np.testing.assert_array_equal(read(dataset)[1], truth(1))
     assert "2.png: shows a defect on more than half" in dataset.warnings[0]
+
+
+def test_large_defects_do_not_speak_against_a_background(tmp_path):
+    """Two of five inverted masks are black in more than half of their area."""
+    large = np.full(SHAPE, 255, np.uint8)
+    large[2:-2, 3:-3] = 0
+    masks = [png(painted(i, [255], [0])) for i in range(3)] + [png(large)] * 2
+    dataset = opened(tmp_path / "parts", masks)
+    np.testing.assert_array_equal(read(dataset)[0], truth(0))
+    np.testing.assert_array_equal(read(dataset, 5)[4], large == 0)
 
 
 def test_masks_that_are_all_defect_are_taken_as_such_and_named(tmp_path):

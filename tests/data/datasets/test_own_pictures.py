@@ -145,6 +145,17 @@ def test_where_a_masks_size_does_not_tell_others_do_or_it_is_said(tmp_path):
     np.testing.assert_array_equal(dataset.load("b", 2, size=40).gt_mask, square[::-1, ::-1] > 0)
 
 
+def test_a_note_in_a_mask_that_makes_it_fit_no_more_is_not_followed(tmp_path):
+    """An editor kept the note of the picture, which was saved anew without it."""
+    data = encoded(blob(SIZE), "PNG", exif=exif(8))
+    layout = turned_tree(tmp_path / "parts", 1, SIZE, [data, data])
+    dataset = opened(tmp_path / "parts", **layout)
+    assert "0.png: fits its picture only if it is not turned as its file says; not turned" in dataset.warnings[0]
+    with Image.fromarray(blob(SIZE)) as whole:
+        wanted = np.array(whole.resize((40, 40), Image.Resampling.BILINEAR)) > 127
+    np.testing.assert_array_equal(dataset.load("parts", 2, size=40).gt_mask, wanted)
+
+
 def test_a_mask_that_fits_no_way_is_refused_with_a_way_out(tmp_path):
     data = encoded(blob((10, 11)), "PNG")
     layout = turned_tree(tmp_path / "parts", 6, SIZE, [data, data])
@@ -396,6 +407,22 @@ def test_heic_is_named_with_the_way_out_whatever_it_is_called(tmp_path):
     assert "save it as JPEG or PNG" in lines[0]
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_heic_is_read_where_the_extra_is(tmp_path, orientation):
+    plugin = pytest.importorskip("pillow_heif", reason="the extra `heic`")
+    shown = np.zeros((64, 96, 3), np.uint8)
+    shown[:32, :48] = 200
+    file = plugin.from_pillow(Image.fromarray(shown))
+    buffer = io.BytesIO()
+    file.save(buffer, exif=exif(orientation).tobytes())
+    found = own_pictures.decode(content(buffer.getvalue()))
+    wanted = own_pictures.turned(shown, orientation)
+    assert found.header.size == wanted.shape[:2]
+    assert np.abs(found.pixels.astype(int) - wanted).mean() < 3
+    root = write(tmp_path / "parts", {f"{i}.heic": buffer.getvalue() for i in range(2)})
+    assert opened(root).load("parts", 0, size=16).image.any()
+
+
 def pages(count):
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer) as writer:
@@ -513,7 +540,7 @@ def test_what_libraries_remark_is_a_warning_that_names_the_file(tmp_path, monkey
 
 
 def test_only_who_decodes_hears_and_all_is_as_it_was_afterwards(capfd):
-    before = warnings.filters[:], warnings.showwarning
+    before = warnings.filters[:], warnings.showwarning, logging.getLogger("tifffile").filters[:]
     with overheard() as outer:
         with overheard() as inner:
             warnings.warn_explicit("one", UserWarning, "PIL/x.py", 1, module="PIL.Image")
@@ -523,7 +550,7 @@ def test_only_who_decodes_hears_and_all_is_as_it_was_afterwards(capfd):
                 own(content(torn_tiff()))
         assert inner[:2] == ["one", "two 3"]
     assert outer == inner
-    assert (warnings.filters[:], warnings.showwarning) == before
+    assert (warnings.filters[:], warnings.showwarning, logging.getLogger("tifffile").filters[:]) == before
     assert capfd.readouterr().err == ""
     with pytest.warns(UserWarning, match="outside"):
         warnings.warn_explicit("outside", UserWarning, "PIL/x.py", 1, module="PIL.Image")
