@@ -34,7 +34,7 @@ def samples(count, *, size=64, points=True, labels=True, seed=0):
         found.append(
             PageSample(
                 name=f"part_{i:03d}",
-                path=f"batch/part_{i:03d}.png",
+                path=f"Batch/part_{i:03d}.png",
                 pred_score=score,
                 max_score=float(maps["fused"].max()),
                 percentile=0.0,

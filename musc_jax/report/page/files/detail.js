@@ -6,10 +6,11 @@ let cloudShown = false;
 function figure(sample, view, text, kind = null) {
   const [width, height] = drawnSize(sample, 512);
   const canvas = el("canvas", { role: "img", "aria-label": text, width, height });
+  const shape = height > 1.5 * width ? "tall" : width > 2.2 * height ? "large" : "";
   const peak = el("span", { class: "number" });
   const frame = el(
     "figure",
-    { class: "panel", "data-view": view, "data-kind": kind },
+    { class: `panel ${shape}`, "data-view": view, "data-kind": kind },
     el("button", { type: "button", class: "frame", "aria-label": `${text}: larger or smaller`, onclick: enlarge }, canvas),
     el("figcaption", {}, el("span", {}, text), peak),
   );
@@ -31,7 +32,7 @@ function panels(sample) {
 }
 
 async function drawPanel({ frame, canvas, peak, view, kind }, sample, turn) {
-  const longest = view === "map" ? 320 : 512;
+  const longest = view === "map" && !frame.classList.contains("tall") ? 320 : 512;
   const map = await draw(canvas, sample, view, longest, kind ?? mainMap(sample));
   if (turn !== asked) return;
   if (view === "map") {
