@@ -137,7 +137,7 @@ def _guessed(masks: Sequence[MaskFacts]) -> tuple[MaskRule, str]:
     if few:
         tops = {key for mask in exact for key in mask.tops} & weak
         # Numbers of classes in the usual sense: where one is all around another, it still is one.
-        labels = weak if not strong and all(_levels(weak, background) <= _MOST_LABELS) else tops
+        labels = weak if all(_levels(weak, background) <= _MOST_LABELS) else tops
     rule = MaskRule(
         background=background,
         cut=127 if labels else _half(others, background),

@@ -19,6 +19,7 @@ import yaml
 from jaxtyping import Float, Float64, UInt8, UInt16
 from PIL import Image, UnidentifiedImageError
 
+from musc_jax.data.formats.remarks import overheard
 from musc_jax.storage.paths import readable
 from musc_jax.storage.signatures import START, foreign
 
@@ -147,7 +148,7 @@ def decode_xyz(content: Content, *, size: tuple[int, int] | None = None) -> Floa
     """
     path = content.path
     try:
-        with tifffile.TiffFile(io.BytesIO(content.data)) as tiff:
+        with overheard(), tifffile.TiffFile(io.BytesIO(content.data)) as tiff:
             series = tiff.series[0]
             shape, dtype = series.shape, series.dtype
             _check_xyz_form(path, shape, dtype, size)
@@ -223,7 +224,7 @@ def _decode_png(content: Content, modes: tuple[str, ...], wanted: str) -> np.nda
     if width * height > MAX_PIXELS:
         raise FileFault(path, f"claims {width} x {height} pixels, over {MAX_PIXELS} in all")
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
+        with overheard(), Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
             mode = picture.mode
             pixels = np.array(picture)
     except DECODE_ERRORS as error:

@@ -136,13 +136,18 @@ def test_several_colours_in_one_mask_are_all_defects(tmp_path, colors):
 
 @pytest.mark.parametrize("values", [(1, 2, 3), (1, 2, 255), (50, 100, 150), (64, 128, 255), (5, 20, 15)])
 def test_values_of_classes_are_all_defects(tmp_path, values):
-    """Also the one that is all around another one."""
+    """Also one that is all around another one; of small numbers even if it is so thin that it could be an edge."""
     masks = []
     for _ in range(3):
         mask = np.zeros(SHAPE, np.uint8)
         for value, place in zip(values, PLACES, strict=True):
             mask[place] = value
         mask[26:29, 6:8] = values[0]
+        if values[1] <= 20:
+            mask[PLACES[0]] = values[1]
+            mask[11:19, 13:21] = values[2]
+            mask[26:29, 6:8] = values[2]
+            mask[PLACES[1]] = values[0]
         masks.append(png(mask))
     dataset = opened(tmp_path / "parts", masks)
     for mask in read(dataset):
@@ -493,6 +498,18 @@ def test_a_large_picture_is_read_at_reduced_size_and_its_mask_still_fits(tmp_pat
     assert (a.image != b.image).any()
     np.testing.assert_array_equal(a.gt_mask, b.gt_mask)
     assert a.gt_label == 1
+
+
+def test_a_jpeg_is_made_smaller_by_its_decoder(tmp_path):
+    """Of as many pixels another file is refused: it would be decoded whole."""
+    root = tmp_path / "parts"
+    for i in range(2):
+        save(root / f"{i}.jpg", half_and_half((64, 96)))
+    dataset = open_dataset(
+        "folder", data_dir=root, cache_dir=tmp_path / "c", modality="rgb", folder=FolderLayout(max_pixels=500)
+    )
+    image = dataset.load("parts", 0, size=8).image
+    assert image.mean() == pytest.approx(half_and_half((64, 96)).mean(), abs=3)
 
 
 def test_far_too_large_pictures_are_refused_with_the_flag(tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from PIL import Image
 
 from launch.summary import lost_masks
 from musc_jax.data import Sample, open_dataset
-from musc_jax.data.formats import pictures
+from musc_jax.data.formats import files, pictures
 from musc_jax.data.formats.files import Content, read
+from musc_jax.data.formats.remarks import overheard
 from musc_jax.data.formats.resizing import resize_image, resize_mask
 
 PICTURE = Path("bottle/test/good/000.png")
@@ -163,7 +165,7 @@ def test_decoding_alone_writes_nothing_onto_the_screen_either(capfd):
     """A palette with transparency: Pillow warns when its colours are looked up."""
     image = Image.fromarray(blob(value=1), "P")
     image.putpalette([0, 0, 0, 255, 255, 255])
-    data = png(image, transparency=b"\0\xff")
+    data = png(image, transparency=b"\x80\xff")
     pictures.decode_picture(Content(Path("x"), data, "", (0, 0)))
     assert capfd.readouterr().err == ""
 
@@ -181,3 +183,16 @@ def test_masks_that_show_nothing_any_more_are_counted(capsys):
     )
     assert f"warning: {line}" in capsys.readouterr().err
     assert lost_masks("bottle", samples[1:], 4) == []
+
+
+def test_strict_readers_are_silent_as_well(capfd):
+    """A PNG whose note of its frames is broken: Pillow warns when it is opened."""
+    data = png(picture(1))
+    chunk = b"acTL" + bytes(8)
+    broken = data[:33] + b"\0\0\0\x08" + chunk + zlib.crc32(chunk).to_bytes(4, "big") + data[33:]
+    with overheard() as said:
+        found = files.decode_image(Content(Path("x"), broken, "", (0, 0)))
+    np.testing.assert_array_equal(found, picture(1))
+    assert said == ["Invalid APNG, will use default PNG image if possible"]
+    files.decode_image(Content(Path("x"), broken, "", (0, 0)))
+    assert capfd.readouterr().err == ""
