@@ -300,6 +300,19 @@ def test_six_faults_come_in_one_report(run, tmp_path):
     assert not (folder / "metrics.json").exists()
 
 
+def test_masks_that_show_nothing_at_the_working_size_are_counted(run, tmp_path):
+    folder = write_category(tmp_path / "data", "Apple", [f"{i:02d}" for i in range(4)])
+    mask = np.zeros((48, 48), np.uint8)
+    mask[20, 20] = 255
+    Image.fromarray(mask).save(folder / "01_mask.png")
+    code, _, err, results = run("--modality=rgb", data=tmp_path / "data")
+    assert code == 0
+    line = "Apple: 1 of 2 masks of defective samples show no defect at 32 x 32 pixels; pixel metrics count these as "
+    line += "good: 01"
+    assert f"warning: {line}" in err
+    assert line in json.loads((results / "run.json").read_text())["warnings"]
+
+
 def test_bad_samples_are_left_out_on_request(run, tmp_path):
     write_category(tmp_path / "data", "Apple", [f"{i:02d}" for i in range(6)])
     spoil(tmp_path / "data", "all-zero xyz")
