@@ -1,8 +1,8 @@
 """musc-jax: samples of one product score each other, and what finds no match elsewhere is a defect.
 
-A JAX implementation of MuSc-V2 (Li, Xue, Zhou, TPAMI 2026). All functions are pure. None but `score_features` calls
-`jax.jit`; all others can be jitted, vmapped and, where it makes sense, differentiated, and are written for one sample
-where that is natural.
+A JAX implementation of MuSc-V2 (Li, Xue, Zhou, TPAMI 2026). All functions are pure. None but `score_features` and
+`score_folder` calls `jax.jit`; all others can be jitted, vmapped and, where it makes sense, differentiated, and are
+written for one sample where that is natural.
 
 Indices out of range are refused with a ValueError, never counted from the end. Behind `jit` and `vmap`, where values
 cannot be looked at, they count as the nearest index in range.
@@ -29,6 +29,7 @@ from musc_jax.grouping import (
 )
 from musc_jax.maps import gaussian_blur, interpolate_points, point_map, upsample_grid
 from musc_jax.mutual import interval_average, mutual_scores
+from musc_jax.own_parts import score_folder
 from musc_jax.pairs import all_pair_scores, pair_scores
 from musc_jax.rescoring import rescore
 from musc_jax.tokens import CloudTokens, image_tokens, point_tokens
@@ -67,6 +68,7 @@ __all__ = [  # noqa: RUF022 - grouped by theme
     "rescore",
     # All of it, from tokens on (host side)
     "score_features",
+    "score_folder",
     # Maps
     "upsample_grid",
     "interpolate_points",

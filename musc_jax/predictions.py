@@ -2,7 +2,7 @@
 
 import html
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,12 +52,24 @@ class Predictions:
         decisions: what each rule makes of the scores; the first is the one that decides.
         pixel_threshold: map pixels above it are hot, in all samples; see `musc_jax.decisions.pixel_threshold`.
         samples: one for each sample.
+        inputs: what the files were read as, where they came from a folder.
+        warnings: what is odd about them.
+        unreadable: names of samples that were left out because their files cannot be read.
     """
 
     results: Results
     decisions: tuple[Decision, ...]
     pixel_threshold: float
     samples: tuple[Prediction, ...]
+    inputs: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
+
+    def with_inputs(
+        self, *, inputs: tuple[str, ...], warnings: tuple[str, ...], unreadable: tuple[str, ...]
+    ) -> "Predictions":
+        """The same with what is known about the files."""
+        return replace(self, inputs=inputs, warnings=warnings, unreadable=unreadable)
 
     def __len__(self) -> int:
         return len(self.samples)

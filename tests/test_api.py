@@ -11,7 +11,7 @@ import musc_jax as m
 
 BACKBONES = make_backbones()
 # Runs programs of its own, and so is no part of one; see test_given.py.
-WHOLE = {"score_features"}
+WHOLE = {"score_features", "score_folder"}
 EXPORTED = {name: getattr(m, name) for name in m.__all__ if inspect.isfunction(getattr(m, name))}
 FUNCTIONS = {name: function for name, function in EXPORTED.items() if name not in WHOLE}
 
