@@ -138,15 +138,19 @@ DAMAGES = {
     "mask missing": ("mask", Path.unlink, "is missing"),
     "mask truncated": ("mask", truncate, "is no readable picture|is a damaged PNG"),
     "mask of no bytes": ("mask", empty, "is empty"),
-    "mask of another size": ("mask", other_size, "is 17 x 13 pixels, but its image"),
+    "mask of another size": ("mask", other_size, "is 17 x 13 pixels, but its (image|picture)"),
     "scan missing": ("scan", Path.unlink, "missing"),
     "scan truncated": ("scan", truncate, "damaged|cannot be read|not a readable TIFF|TIFF"),
     "scan of no bytes": ("scan", empty, "is empty"),
     "scan of another shape": ("scan", wrong_shape, "31 x 13"),
     "scan without measurements": ("scan", None, "has no points"),
 }
+# In a folder of one's own a link that leads nowhere is passed over and accounted for.
 CASES = [
-    (name, damage) for name, layout in LAYOUTS.items() for damage in DAMAGES if getattr(layout, DAMAGES[damage][0])
+    (name, damage)
+    for name, layout in LAYOUTS.items()
+    for damage in DAMAGES
+    if getattr(layout, DAMAGES[damage][0]) and (name, damage) != ("folder", "image links to itself")
 ]
 
 
@@ -248,7 +252,9 @@ def test_two_files_of_one_stem(make, name):
     path = root / layout.mask
     doubled(path)
     before = fingerprint(root)
-    with pytest.raises(DataError, match=f"has the same stem as {path.stem}"):
+    with pytest.raises(
+        DataError, match=f"has the same stem as {path.stem}|{path.stem}.* could both be its mask; keep one of them"
+    ):
         load(name, root)
     assert fingerprint(root) == before
 
