@@ -46,6 +46,23 @@ def _repetitions(records: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _published(resolved: Resolved, dataset: Dataset, division: options.Division) -> report.Published | None:
+    """The authors' results for the same setting; None where there are none."""
+    config = resolved.config
+    if not options.is_standard(config):
+        return None
+    return report.published(
+        dataset.name,
+        modality=config.modality,
+        backbone=config.image_backbone.name if config.image_backbone else "point_mae",
+        variant=config.variant,
+        image_size=resolved.size,
+        categories=dataset.categories,
+        subsets=division.subsets,
+        batch_size=division.batch_size,
+    )
+
+
 def summarise(
     resolved: Resolved,
     dataset: Dataset,
@@ -70,19 +87,8 @@ def summarise(
     skipped = {name: [*dataset.skipped[name], *record.get("skipped", ())] for name, record in records.items()}
     repetitions = _repetitions(records)
     deviation = repetitions["deviation"]["mean"] if repetitions else None
-    published = None
     whole = inputs.LIMIT.value is None and division.normal_ratio == 1 and not any(skipped.values())
-    if note is None and whole and options.is_standard(config):
-        published = report.published(
-            dataset.name,
-            modality=config.modality,
-            backbone=config.image_backbone.name if config.image_backbone else "point_mae",
-            variant=config.variant,
-            image_size=resolved.size,
-            categories=dataset.categories,
-            subsets=division.subsets,
-            batch_size=division.batch_size,
-        )
+    published = _published(resolved, dataset, division) if note is None and whole else None
     device = jax.devices()[0]
     run = {
         "command": options.flags.argv,

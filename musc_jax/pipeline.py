@@ -250,28 +250,14 @@ def score(
     _expect_resources(memory_bytes, scratch_dir, mesh, programs, progress)
     mesh = usual_mesh() if mesh is None else mesh
     resolved = config.resolved(None if mesh is None else mesh.devices.flat[0])
-    if not isinstance(samples, Iterable):
-        raise _options.refuse("samples", "a list or a generator of samples", samples)
-    total = len(samples) if isinstance(samples, Sized) else None
-    if total is not None and total < 2:
-        raise ValueError(f"N = {total}: samples score each other, so at least 2 are needed")
-    own: Iterable[Sample] = samples
-    if jax.process_count() > 1:
-        if not isinstance(samples, Sequence):
-            raise ValueError("samples: with several processes expected a sequence, the same for all of them")
-        own = (samples[i] for i in own_share(len(samples), mesh or make_mesh()))
-    plan = None
-    if total is not None:
-        plan = plan_for(resolved, total, usable_memory() if memory_bytes is None else int(memory_bytes), mesh)
-
-    def divided(seen: Sequence[Sample]) -> Iterable[Division]:
-        yield divide(len(seen), subsets=subsets, batch_size=batch_size, seed=seed)
-
+    own, total = _own_samples(samples, mesh)
+    budget = usable_memory() if memory_bytes is None else int(memory_bytes)
+    plan = None if total is None else plan_for(resolved, total, budget, mesh)
     with _temporary_store(plan, scratch_dir) as store:
         (results,) = score_divisions(
             own,
             resolved,
-            divided,
+            lambda seen: [divide(len(seen), subsets=subsets, batch_size=batch_size, seed=seed)],
             programs or Programs(),
             total=total,
             plan=plan,
@@ -281,6 +267,20 @@ def score(
             progress=progress,
         )
     return results
+
+
+def _own_samples(samples: Iterable[Sample], mesh: Mesh | None) -> tuple[Iterable[Sample], int | None]:
+    """Those that this process reads, and how many there are over all processes; None: nobody knows."""
+    if not isinstance(samples, Iterable):
+        raise _options.refuse("samples", "a list or a generator of samples", samples)
+    total = len(samples) if isinstance(samples, Sized) else None
+    if total is not None and total < 2:
+        raise ValueError(f"N = {total}: samples score each other, so at least 2 are needed")
+    if jax.process_count() == 1:
+        return samples, total
+    if not isinstance(samples, Sequence):
+        raise ValueError("samples: with several processes expected a sequence, the same for all of them")
+    return (samples[i] for i in own_share(len(samples), mesh or make_mesh())), total
 
 
 Division = Sequence[Int[np.ndarray, " _"]]

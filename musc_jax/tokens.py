@@ -135,6 +135,15 @@ def group_centers(
     )
 
 
+def relative_groups(
+    points: Float[jax.Array, "P 3"], valid: Bool[jax.Array, "P"], centers: Int[jax.Array, "G"], **options: Any
+) -> tuple[Float[jax.Array, "G K 3"], Float[jax.Array, "G 3"], Float[jax.Array, "G"]]:
+    """(groups relative to their centres, centres, curvature); `options` are those of `iterative_point_grouping`."""
+    groups = iterative_point_grouping(points, centers, valid=valid, **options)
+    at = points[centers]
+    return points[groups.indices] - at[:, None], at, groups.curvature
+
+
 def point_tokens(
     points: Float[Array, "P 3"],
     backbone: Backbone,
@@ -181,33 +190,19 @@ def point_tokens(
     points, mask = points_and_mask(points, valid)
     given = backbone.variables if variables is None else variables
     chosen = group_centers(points, mask, num_groups=num_groups, variant=variant, implementation=implementation)
-    groups = iterative_point_grouping(
-        points,
-        chosen,
-        group_size=group_size,
-        k_iter=k_iter,
-        curvature_threshold=curvature_threshold,
-        valid=mask,
-        variant=variant,
-        expansion=expansion,
-        implementation=implementation,
+    shared: dict[str, Any] = {
+        "curvature_threshold": curvature_threshold,
+        "variant": variant,
+        "implementation": implementation,
+    }
+    relative, centers, curvature = relative_groups(
+        points, mask, chosen, group_size=group_size, k_iter=k_iter, expansion=expansion, **shared
     )
-    centers = points[chosen]
-    relative = points[groups.indices] - centers[:, None]
     tokens = backbone.module.apply(
         given, relative, centers, blocks=tuple(blocks or backbone.blocks), point_norm=point_norm
     )
     stages = tuple(
-        snamd_points(
-            stage,
-            centers,
-            groups.curvature,
-            degrees=degrees,
-            curvature_threshold=curvature_threshold,
-            variant=variant,
-            similarity_weighting=similarity_weighting,
-            implementation=implementation,
-        )
+        snamd_points(stage, centers, curvature, degrees=degrees, similarity_weighting=similarity_weighting, **shared)
         for stage in tokens
     )
-    return CloudTokens(stages, centers, chosen, groups.curvature)
+    return CloudTokens(stages, centers, chosen, curvature)

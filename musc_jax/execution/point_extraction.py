@@ -16,10 +16,9 @@ from musc_jax.data.sample import SampleError, SampleTokens
 from musc_jax.execution.devices import everywhere, over_devices
 from musc_jax.execution.feature_store import FeatureStore, StoredArray, StoreWriter
 from musc_jax.execution.programs import InFlight, Programs, copy_to_host_async
-from musc_jax.grouping import iterative_point_grouping
 from musc_jax.models import Backbone, GivenTokens
 from musc_jax.resolved import PointPath
-from musc_jax.tokens import group_centers, normalize_points
+from musc_jax.tokens import group_centers, normalize_points, relative_groups
 
 
 class PointFeatures(NamedTuple):
@@ -33,18 +32,6 @@ class PointFeatures(NamedTuple):
     center_pixels: Int[jax.Array, "N G"]
     """Flat pixel of each group's centre."""
     curvature: Float[jax.Array, "N G"]
-
-
-def _group(
-    points: jax.Array,
-    valid: jax.Array,
-    centers: jax.Array,
-    **options: Any,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(groups relative to their centres (G, K, 3), centres (G, 3), curvature (G,))."""
-    groups = iterative_point_grouping(points, centers, valid=valid, **options)
-    at = points[centers]
-    return points[groups.indices] - at[:, None], at, groups.curvature
 
 
 def _point_tokens(
@@ -111,7 +98,7 @@ def encode_points(
     pixels = run("point grouping", on_all(group_centers), points, valid, num_groups=path.num_groups, **common)
     groups, centers, curvature = run(
         "point grouping",
-        on_all(_group),
+        on_all(relative_groups),
         points,
         valid,
         pixels,
