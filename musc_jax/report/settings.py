@@ -16,13 +16,15 @@ FLAGS: Mapping[str, Any] = MappingProxyType({
     "normal_dir": [], "abnormal_dir": [], "mask_dir": [], "depth_dir": None, "normal_depth_dir": [],
     "abnormal_depth_dir": [], "extensions": None, "intrinsics": None, "depth_scale": None, "depth_kind": "depth",
     "pixel_pitch": [], "points_scale": None, "point_order": None, "invalid": None,
+    "unlabelled": False, "background": "white", "bits": None, "fit": "squash", "masks": "auto",
+    "max_pixels": 64_000_000,
 })  # fmt: skip
 # Those whose effect run.json says by itself: dataset, samples, skipped, and the backbones with their digests.
 RECORDED = frozenset({"dataset", "categories", "skip_bad", "backbone", "weights_rgb", "weights_points"})
 # Where things are, and how it is computed; the numbers are the same.
 WITHOUT_EFFECT = frozenset({
     "data_dir", "weights_dir", "output_dir", "cache_dir", "save", "memory_gb", "coordinator", "num_processes",
-    "process_id", "profile",
+    "process_id", "profile", "replace",
 })  # fmt: skip
 _BACKBONES = ("image_backbone", "point_backbone")
 _ONLY_POINTS = ("grouping", "point_norm")
