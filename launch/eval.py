@@ -9,6 +9,10 @@ Parts of your own need no labels:
 
     python -m launch.eval --dataset=folder --data_dir=DIR --save=maps,images
     python -m launch.eval --dataset=folder --data_dir=DIR --normal_dir=good --abnormal_dir=bad --mask_dir=masks
+
+Tokens of any other backbone, a file for each sample (docs/features.md), need no weights:
+
+    python -m launch.eval --dataset=folder --data_dir=DIR --features=TOKENS
 """
 
 import contextlib
@@ -49,10 +53,11 @@ def evaluate() -> None:
     refuse_within(cache_dir, data_folders, "--cache_dir")
     keep_programs(cache_dir)
     save = options.save_list()
-    config, division = options.plain_config(), options.division()
     options.memory_budget()
     # Weights first: they are checked in a second, a dataset may take minutes.
-    resolved = start.with_backbones(config, cache_dir).resolved()
+    features = start.given_features()
+    config, division = options.plain_config(features), options.division()
+    resolved = start.with_backbones(config, cache_dir, features).resolved()
     config = resolved.config
     folder = None
     if distributed.is_first():
@@ -62,7 +67,7 @@ def evaluate() -> None:
         )
         folder.expect(dict.fromkeys(inputs.CATEGORIES.value or (), ()))  # before what takes minutes, and again below
     note = start.RANDOM_NOTE if config.random_weights else None
-    dataset = start.open_samples(resolved, cache_dir)
+    dataset = start.open_samples(resolved, cache_dir, features)
     start.tell(dataset)
     expect_same(config, dataset, division)
     with folder.locked() if folder else contextlib.nullcontext():

@@ -4,7 +4,9 @@ import math
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from absl.flags import FlagHolder
 
 import weights
 from launch import input_flags as inputs
@@ -22,6 +24,7 @@ from musc_jax.config import (
     usual_windows,
 )
 from musc_jax.data import DATASETS
+from musc_jax.data.features import FeatureFolder
 from musc_jax.execution.free_memory import usable_memory
 from musc_jax.kernels import IMPLEMENTATIONS
 from musc_jax.kernels.rounding import PRECISIONS
@@ -59,6 +62,12 @@ WEIGHTS_DIR = flags.DEFINE_string(
     "weights_dir",
     None,
     "Where 'pretrained' looks first; then $MUSC_WEIGHTS_DIR, the cache, Hugging Face and the original address.",
+)
+FEATURES = flags.DEFINE_string(
+    "features",
+    None,
+    "Folder with tokens of each sample, CATEGORY/SAMPLE.safetensors or .npy, of any backbone: none is loaded then. See "
+    "docs/features.md; launch.features writes them.",
 )
 ACTIVATION = flags.DEFINE_enum(
     "activation", None, ["gelu", "quick_gelu"], "CLIP's activation; default gelu at 518, quick_gelu at other sizes."
@@ -176,16 +185,18 @@ def save_list() -> tuple[str, ...]:
     return tuple(sorted(set(SAVE.value)))
 
 
-def modality() -> str:
+def modality(features: FeatureFolder | None = None) -> str:
     """--modality; where only images are sure to be there, they are looked at unless told otherwise.
 
-    That is version 1, a dataset that has nothing else, and a plain folder whose point data nobody mentions.
+    That is version 1, a dataset that has nothing else, and a plain folder whose point data nobody mentions. Features
+    are looked at for what they have.
     """
     if MODALITY.present:
         return MODALITY.value
     layout = inputs.folder_layout()
     only_images = DATASETS[inputs.DATASET.value].modalities == ("rgb",) or (layout is not None and not layout.has_depth)
-    return "rgb" if only_images or VARIANT.value == "v1" else MODALITY.value
+    usual = MODALITY.value if features is None else features.modality
+    return "rgb" if only_images or VARIANT.value == "v1" else usual
 
 
 def memory_budget() -> int:
@@ -241,33 +252,58 @@ def division() -> Division:
     return Division(subsets, batch_size, ratio, seeds)
 
 
-def weight_sources() -> Weights:
-    """Where the backbones' parameters come from."""
-    default = DATASETS[inputs.DATASET.value].default_weights
+def weight_sources(features: FeatureFolder | None = None) -> Weights:
+    """Where the backbones' parameters come from; nowhere where there are features of the same modality."""
+    default, looked_at = DATASETS[inputs.DATASET.value].default_weights, modality(features)
+    has_image, has_points = features is not None and features.image, features is not None and features.points
     return Weights(
-        image=(WEIGHTS_RGB.value or default) if modality() != "points" else None,
-        points=(WEIGHTS_POINTS.value or default) if modality() != "rgb" else None,
+        image=(WEIGHTS_RGB.value or default) if looked_at != "points" and not has_image else None,
+        points=(WEIGHTS_POINTS.value or default) if looked_at != "rgb" and not has_points else None,
     )
+
+
+def _expect_use(features: FeatureFolder) -> None:
+    """Refuses features that are not looked at, and flags of what they stand for."""
+    looked_at = modality(features)
+    image = features.image if looked_at != "points" else None
+    points = features.points if looked_at != "rgb" else None
+    if image is None and points is None:
+        raise ConfigError(
+            f"--features: {features.root} has tokens of {features.modality} only, of which --modality={looked_at} uses "
+            f"none; pass --modality={features.modality}"
+        )
+    used = weight_sources(features)
+    idle: list[FlagHolder[Any]] = [WEIGHTS_RGB, BACKBONE, ACTIVATION] if used.image is None else []
+    idle += [WEIGHTS_POINTS, POINT_NORM, NUM_GROUPS, GROUP_SIZE, K_ITER] if used.points is None else []
+    idle += [WEIGHTS_DIR, DTYPE] if used == (None, None) else []
+    given = [one for one in (image, points) if one is not None]
+    aggregated = used == (None, None) and all(one.aggregated for one in given)
+    idle += [DEGREES, CURVATURE_THRESHOLD] if aggregated else []
+    for flag in idle:
+        if flag.present:
+            raise ConfigError(f"--{flag.name}: the tokens of --features are made already; leave one of the two out")
 
 
 def _usual_windows(variant: str) -> tuple[int, ...]:
     return usual_windows(variant, DATASETS[inputs.DATASET.value].v1_windows)
 
 
-def plain_config() -> Config:
+def plain_config(features: FeatureFolder | None = None) -> Config:
     """The config without backbones: every option checked before anything is loaded."""
+    if features is not None:
+        _expect_use(features)
     for flag, lowest in ((inputs.LIMIT, 1), (SEED, 0), (REFERENCES, 1)):
         if flag.value is not None and flag.value < lowest:
             raise ConfigError(f"--{flag.name}: expected at least {lowest}, received {flag.value}")
     if SEED.value > _HIGHEST_SEED:
         raise ConfigError(f"--{SEED.name}: expected at most {_HIGHEST_SEED}, received {SEED.value}")
-    if modality() not in DATASETS[inputs.DATASET.value].modalities:
+    if modality(features) not in DATASETS[inputs.DATASET.value].modalities:
         # Said before any weights are looked for.
         raise ConfigError(f"--modality: {inputs.DATASET.value} has pictures only, no points; pass --modality=rgb")
     windows = _numbers("windows", WINDOWS.value)
     return Config(
         variant=VARIANT.value,
-        modality=modality(),
+        modality=modality(features),
         image_size=IMAGE_SIZE.value,
         blocks=_numbers("blocks", BLOCKS.value),
         point_norm=POINT_NORM.value,

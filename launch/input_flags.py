@@ -89,6 +89,9 @@ _OF_FOLDER = (
     INTRINSICS, DEPTH_SCALE, DEPTH_KIND, PIXEL_PITCH, POINTS_SCALE, POINT_ORDER, INVALID, FIT, BITS, BACKGROUND, MASKS,
     MAX_PIXELS,
 )  # fmt: skip
+NAMES = tuple(flag.name for flag in flags.all)
+"""Of the flags here."""
+
 _COLORS = {"white": (255, 255, 255), "black": (0, 0, 0)}
 
 

@@ -6,6 +6,7 @@ parsed them. A set of their own is parsed by the command itself, anew in every c
 """
 
 import functools
+from collections.abc import Iterable
 
 from absl import flags, logging
 
@@ -19,9 +20,11 @@ class OwnFlags:
         FLAGS: their values, after `parse`.
         argv: the command line they were read from.
         arguments: what of it is no flag.
+        whole: the set that this is a part of, or itself.
     """
 
     def __init__(self) -> None:
+        self.whole = self
         own = self.FLAGS = flags.FlagValues()
         self.argv: list[str] = []
         self.arguments: list[str] = []
@@ -37,6 +40,15 @@ class OwnFlags:
     def all(self) -> list[flags.Flag]:
         """Every flag, by name."""
         return [self.FLAGS[name] for name in sorted(self.FLAGS)]
+
+
+def part(whole: OwnFlags, names: Iterable[str]) -> OwnFlags:
+    """Some flags of a set; a command that has them sees those that it does not have at their defaults."""
+    own = OwnFlags()
+    own.whole = whole
+    for name in names:
+        own.FLAGS[name] = whole.FLAGS[name]
+    return own
 
 
 def parse(argv: list[str], *sets: OwnFlags) -> list[str]:
@@ -55,14 +67,16 @@ def parse(argv: list[str], *sets: OwnFlags) -> list[str]:
     """
     together = flags.FlagValues()
     for own in sets:
-        for flag in own.all:
+        for flag in own.whole.all:
             flag.unparse()
+        for flag in own.all:
             together[flag.name] = flag
     for flag in flags.FLAGS.get_flags_for_module(logging.__name__):
         together[flag.name] = flag
     arguments = together(argv)[1:]
     for own in sets:
         own.FLAGS.mark_as_parsed()
+        own.whole.FLAGS.mark_as_parsed()
         own.argv, own.arguments = list(argv), arguments
     return arguments
 

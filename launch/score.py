@@ -57,16 +57,17 @@ def score() -> None:
     refuse_within(cache_dir, data_folders, "--cache_dir")
     keep_programs(cache_dir)
     save = score_flags.save_list()
-    config, division = options.plain_config(), options.division()
+    features = start.given_features()
+    config, division = options.plain_config(features), options.division()
     if not division.plain:
         raise ConfigError("--subsets, --batch_size, --normal_ratio: launch.eval has them; here all samples are scored")
     budget = options.memory_budget()
     earlier = _earlier(score_flags.THRESHOLD_FROM.value)
-    resolved = start.with_backbones(config, cache_dir).resolved()
+    resolved = start.with_backbones(config, cache_dir, features).resolved()
     output_dir = command.path("output_dir", options.OUTPUT_DIR.value)
     folder = ResultsFolder(output_dir, _NAME, data_folders=data_folders, replace=options.REPLACE.value)
     note = start.RANDOM_NOTE if resolved.config.random_weights else None
-    dataset = start.open_samples(resolved, cache_dir)
+    dataset = start.open_samples(resolved, cache_dir, features)
     start.tell(dataset)
     with folder.locked():
         folder.expect({name: dataset.names(name) for name in dataset.categories}, save, tables=TABLES)

@@ -16,6 +16,7 @@ from launch.output import OutputError
 from launch.progress import ProgressBar
 from musc_jax.config import Config, ConfigError
 from musc_jax.data import DataError, Dataset, open_dataset
+from musc_jax.data.features import FeatureFolder, open_features
 from musc_jax.execution.memory import BudgetError
 from musc_jax.resolved import Resolved
 
@@ -38,9 +39,32 @@ def expect_devices() -> None:
         ) from None
 
 
-def with_backbones(config: Config, cache_dir: Path) -> Config:
-    """The config with parameters; what is missing for one backbone is said together with what is for the other."""
-    source = options.weight_sources()
+def given_features() -> FeatureFolder | None:
+    """What --features leads to, every file of it looked into; None without it.
+
+    Raises:
+        DataError: Files that cannot be used.
+    """
+    if options.FEATURES.value is None:
+        return None
+    bar = ProgressBar()
+    try:
+        return open_features(
+            command.path("features", options.FEATURES.value),
+            categories=inputs.CATEGORIES.value,
+            skip_bad=inputs.SKIP_BAD.value,
+            progress=bar,
+        )
+    finally:
+        bar.close()
+
+
+def with_backbones(config: Config, cache_dir: Path, features: FeatureFolder | None = None) -> Config:
+    """The config with parameters, or with tokens in their place.
+
+    What is missing for one backbone is said together with what is for the other.
+    """
+    source = options.weight_sources(features)
     found: dict[str, Any] = {}
     missing: list[str] = []
     for field, where, name in (
@@ -58,15 +82,29 @@ def with_backbones(config: Config, cache_dir: Path) -> Config:
             bar.close()
     if missing:
         raise weights.WeightsError("\nerror: ".join(missing))
-    return dataclasses.replace(config, **found)
+    return dataclasses.replace(config, **found, **({} if features is None else _tokens(config, features)))
 
 
-def open_samples(config: Resolved, cache_dir: Path) -> Dataset:
-    """The dataset that the flags name, each of its samples checked."""
-    image = config.config.image_backbone
+def _tokens(config: Config, features: FeatureFolder) -> dict[str, Any]:
+    """What stands in a backbone's place."""
+    found = {}
+    if config.uses_images and features.image is not None:
+        found["image_backbone"] = features.image
+    if config.uses_points and features.points is not None:
+        found["point_backbone"] = features.points
+        if features.size and config.image_size not in (None, features.size):
+            raise ConfigError(
+                f"--image_size: the features' groups lie in point maps of {features.size}, received "
+                f"{config.image_size}; leave it out"
+            )
+    return found
+
+
+def open_samples(config: Resolved, cache_dir: Path, features: FeatureFolder | None = None) -> Dataset:
+    """The dataset that the flags name, each of its samples checked; with their tokens where these are given."""
     bar = ProgressBar()
     try:
-        return open_dataset(
+        dataset = open_dataset(
             inputs.DATASET.value,
             data_dir=command.expanded(inputs.DATA_DIR.value),
             categories=inputs.CATEGORIES.value,
@@ -77,10 +115,13 @@ def open_samples(config: Resolved, cache_dir: Path) -> Dataset:
             seed=options.SEED.value,
             progress=bar,
             folder=inputs.folder_layout(),
-            working=(config.size, 1 if image is None else image.module.config.patch_size),
+            working=(config.size, 1 if config.image is None else config.image.patch_size),
         )
     finally:
         bar.close()
+    if features is None:
+        return dataset
+    return features.join(dataset, whole=inputs.LIMIT.value is None, skip_bad=inputs.SKIP_BAD.value)
 
 
 def tell(dataset: Dataset) -> None:

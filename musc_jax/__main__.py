@@ -11,6 +11,7 @@ from pathlib import Path
 VERBS = {
     "score": "score a folder of your own parts: scores, decisions, masks, overlays",
     "eval": "score the samples of a dataset, and report how well that finds the defects",
+    "features": "write the tokens of a dataset's samples, to be scored later or elsewhere",
     "fetch": "fetch a published dataset and unpack it, or compare one on disk with what was published",
     "prepare": "check a dataset and clean its raw scans ahead of time",
     "compare": "compare finished runs with the published results or with each other",

@@ -200,7 +200,8 @@ class Config:
         degrees = self.aggregation.degrees
         if self.uses_images:
             _options.wholes("degrees", degrees, lowest=1, odd=True)
-        if self.uses_points and max(degrees) > self._num_groups:
+        aggregated = isinstance(self.point_backbone, GivenTokens) and self.point_backbone.aggregated
+        if self.uses_points and not aggregated and max(degrees) > self._num_groups:
             raise _options.refuse("degrees", f"numbers up to num_groups = {self._num_groups}", degrees)
 
     @classmethod

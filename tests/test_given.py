@@ -133,6 +133,12 @@ def test_aggregated_tokens_are_scored_as_they_are():
     assert np.abs(twice.anomaly_maps - want.anomaly_maps).max() > 1e-2 * want.anomaly_maps.max()
 
 
+def test_aggregated_groups_may_be_fewer_than_degrees():
+    given = {"points": _f(2, 4, 3), "clouds": _f(2, 8, 8, 3), "pixels": np.array([[0, 7, 9, 60]] * 2)}
+    given["points"][1, 2] = 0
+    assert musc_jax.score_features(None, **given, aggregated=True).max_scores.min() > 0
+
+
 def test_features_that_do_not_fit_into_memory_give_the_same(tmp_path):
     given, kept = {"tokens": [np.tile(stage, 64) for stage in raw("rgb")["tokens"]]}, set()
     progress = lambda stage, *_: kept.add((stage, any(tmp_path.iterdir())))  # noqa: E731

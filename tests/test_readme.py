@@ -12,14 +12,16 @@ from launch import flags as options
 from musc_jax.data import DATASETS
 from musc_jax.data.datasets import synthetic
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 
 
 def test_the_python_examples_run(tmp_path, monkeypatch, capsys):
     """As they are there, on a synthetic set of four small samples."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(synthetic, "write", partial(synthetic.write, samples=4, size=64))
-    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    shown = README + (ROOT / "docs" / "features.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", shown, flags=re.S)
     assert blocks
     for block in blocks:
         exec(block, {"__name__": "__main__"})

@@ -164,6 +164,17 @@ class Dataset:
         """
         return tuple(entry.name for entry in self._of(category))
 
+    def entries(self, category: str) -> tuple[Entry, ...]:
+        """A category's samples that passed their checks, unread.
+
+        Args:
+            category: one of `categories`.
+
+        Returns:
+            As many as there are names.
+        """
+        return self._of(category)
+
     def digest(self, category: str) -> str:
         """SHA-256 over everything in the files that decides a category's samples.
 

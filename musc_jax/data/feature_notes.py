@@ -22,7 +22,7 @@ class FeatureNotes(NamedTuple):
         modality: "rgb", "points" or "rgb+points": what is scored, default all that files have.
         aggregated: They were aggregated over their neighbourhoods, and are scored as they are.
         backbone: What made them; an object with `image` and `points` where these differ.
-        license: Under which it, and they, may be used.
+        licence: Under which it, and they, may be used.
         random: Its parameters were drawn, so that scores say nothing about accuracy.
         made: What the program noted that wrote them; nobody reads it but that.
     """
@@ -33,7 +33,7 @@ class FeatureNotes(NamedTuple):
     modality: str | None = None
     aggregated: bool = False
     backbone: str | dict[str, str] = "given tokens"
-    license: str = ""
+    licence: str = ""
     random: bool = False
     made: Any = None
 
@@ -93,7 +93,7 @@ _KINDS = {
     "modality": (f"one of {', '.join(_MODALITIES)}", lambda value: value in _MODALITIES),
     "aggregated": ("true or false", lambda value: isinstance(value, bool)),
     "backbone": ('a name, or {"image": NAME, "points": NAME}', _is_backbone),
-    "license": ("a text", lambda value: isinstance(value, str)),
+    "licence": ("a text", lambda value: isinstance(value, str)),
     "random": ("true or false", lambda value: isinstance(value, bool)),
     "made": ("anything", lambda value: True),
 }

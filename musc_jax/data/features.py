@@ -5,14 +5,14 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy.spatial import cKDTree
 
-from musc_jax.data.dataset import shortened
+from musc_jax.data.dataset import Dataset, Entry, shortened
 from musc_jax.data.feature_notes import NOTES, FeatureNotes, read_notes
 from musc_jax.data.formats.files import FileFault
 from musc_jax.data.formats.tokens import ENDINGS, TokenFile, read_tokens
@@ -80,58 +80,49 @@ class FeatureFolder:
         found = [name for name, one in (("rgb", self.image), ("points", self.points)) if one is not None]
         return "+".join(found)
 
-    def expect(
-        self, category: str, names: Sequence[str], *, only: bool, whole: bool = True, skip_bad: bool = False
-    ) -> list[str]:
-        """Compares the files with the samples of a category.
+    def join(self, dataset: Dataset, *, whole: bool = True, skip_bad: bool = False) -> Dataset:
+        """The same samples with their tokens, which are read with them.
 
         Args:
-            category: Whose folder is looked into; where it is the only one files may lie in the root, too.
-            names: Of its samples.
-            only: Whether it is the only one.
+            dataset: Samples by category. Where there is one category its files may lie in the root, too.
             whole: Whether these are all its samples, so that other files are worth a word.
-            skip_bad: Whether samples without a file are left out.
+            skip_bad: Leave out samples without a file of tokens.
 
         Returns:
-            A line for files without a sample, and one for samples without a file.
+            The dataset, with a warning for files of no sample and for samples that were left out.
 
         Raises:
-            DataError: Samples without a file that are not left out, or none with one.
+            DataError: Samples that have no file, in one report; when they are read, a file that has changed meanwhile.
         """
-        files, place = self._of(category, only=only), self._place(category, only=only)
-        lines = []
-        if missing := [name for name in names if name not in files]:
-            line = (
-                f"{readable(place)}: {len(missing)} of {len(names)} samples have no file of tokens: {_listed(missing)}"
-            )
-            if not skip_bad or len(missing) == len(names):
-                raise DataError(
-                    f"{line}; expected {missing[0]}{ENDINGS[0]} and so on, by the samples' names as scores.csv of any "
-                    "run has them; --skip_bad leaves them out"
-                )
-            lines.append(line)
-        if whole and (extra := sorted(files.keys() - set(names))):
-            count = "1 file belongs" if len(extra) == 1 else f"{len(extra)} files belong"
-            lines.append(f"{readable(place)}: {count} to no sample: {_listed(extra)}")
-        return lines
+        only = len(dataset.categories) == 1
+        entries, skipped, lines, faults = {}, dict(dataset.skipped), list(dataset.warnings), []
+        for category in dataset.categories:
+            files, place = self._of(category, only=only), self._place(category, only=only)
+            own = dataset.entries(category)
+            entries[category] = [self._with_tokens(entry, files[entry.name]) for entry in own if entry.name in files]
+            if missing := [entry.name for entry in own if entry.name not in files]:
+                line = f"{len(missing)} of {len(own)} samples have no file of tokens: {_listed(missing)}"
+                if not skip_bad or len(entries[category]) < 2:
+                    way_out = (
+                        f"expected {missing[0]}{ENDINGS[0]} and so on, by the samples' names as scores.csv has them"
+                    )
+                    faults.append(f"{readable(place)}: {line}; {way_out}; --skip_bad leaves such samples out")
+                skipped[category] = (*skipped[category], *missing)
+                lines.append(f"{readable(place)}: {line}")
+            if whole and (extra := sorted(files.keys() - {entry.name for entry in own})):
+                count = "1 file belongs" if len(extra) == 1 else f"{len(extra)} files belong"
+                lines.append(f"{readable(place)}: {count} to no sample: {_listed(extra)}")
+        if faults:
+            raise DataError("\n".join(faults))
+        joined = Dataset(dataset.name, entries, skipped=skipped, warnings=lines, accounts=dataset.accounts)
+        joined.warnings += self.warnings
+        return joined
 
-    def attach(self, category: str, samples: Iterable[Sample], *, only: bool) -> Iterator[Sample]:
-        """Gives samples their tokens, ahead and in threads; those without a file stay without.
+    def _with_tokens(self, entry: Entry, known: _Known) -> Entry:
+        """The sample's digest stays: what the tokens are belongs to the config."""
 
-        Args:
-            category: Theirs.
-            samples: Read as far as needed.
-            only: As with `expect`.
-
-        Raises:
-            DataError: A file has changed since it was looked into.
-        """
-        files = self._of(category, only=only)
-
-        def attached(sample: Sample) -> Sample:
-            known = files.get(sample.name)
-            if known is None:
-                return sample
+        def read(size: int) -> Sample:
+            sample = entry.read(size)
             try:
                 found = read_tokens(known.path, grid=self._grid)
             except FileFault as fault:
@@ -140,7 +131,7 @@ class FeatureFolder:
                 raise DataError(f"{readable(known.path)}: has changed since the run began; start it again")
             return dataclasses.replace(sample, tokens=_placed(found, sample))
 
-        return map_ahead(attached, samples, workers=2, ahead=4)
+        return dataclasses.replace(entry, read=read)
 
     def _place(self, category: str, *, only: bool) -> Path:
         return self.root if only and category not in self._files else self.root.joinpath(*category.split("/"))

@@ -11,7 +11,7 @@ from musc_jax.report.published_metrics import Published
 
 # Flags of `launch.eval` that change numbers and are no fields of the config; each with its default.
 FLAGS: Mapping[str, Any] = MappingProxyType({
-    "limit": None, "activation": None, "dtype": "float32",
+    "limit": None, "features": None, "activation": None, "dtype": "float32",
     "subsets": 1, "batch_size": None, "normal_ratio": "1", "seeds": None,
     "normal_dir": [], "abnormal_dir": [], "mask_dir": [], "depth_dir": None, "normal_depth_dir": [],
     "abnormal_depth_dir": [], "extensions": None, "intrinsics": None, "depth_scale": None, "depth_kind": "depth",

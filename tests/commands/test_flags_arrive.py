@@ -14,7 +14,7 @@ from launch import eval as command
 from launch import flags as options
 from launch import start
 from musc_jax import pipeline
-from musc_jax.models import Backbone, PointTransformer, VisionTransformer
+from musc_jax.models import Backbone, GivenTokens, PointTransformer, VisionTransformer
 
 
 class Stop(Exception):
@@ -71,6 +71,16 @@ class Parts:
             samples=lambda _, *, size, only: self.entries.update({"data.size": size}),
         )
 
+    def open_features(self, *args, **options):
+        self.note("features", _open_features, args, options)
+        image, points = (GivenTokens(16, (8,) * 3) for _ in range(2))
+
+        def join(dataset, **options):
+            self.entries |= {f"features.{name}": value for name, value in options.items()}
+            return dataset
+
+        return SimpleNamespace(modality="rgb+points", image=image, points=points, size=None, join=join)
+
     def results_folder(self, *args, **options):
         self.note("results", _ResultsFolder, args, options)
         folder = MagicMock()
@@ -87,11 +97,12 @@ class Parts:
         raise Stop
 
 
-_load, _open_dataset = weights.load, start.open_dataset
+_load, _open_dataset, _open_features = weights.load, start.open_dataset, start.open_features
 _ResultsFolder, _run_category = command.ResultsFolder, command.run_category
 # Objects of no interest, and what only carries progress and reports.
 _LEFT_OUT = ("config.image_backbone", "config.point_backbone", "run.config", "run.dataset", "run.programs", "run.bar",
-             "image.report", "image.progress", "points.report", "points.progress", "data.progress")  # fmt: skip
+             "image.report", "image.progress", "points.report", "points.progress", "data.progress",
+             "features.progress")  # fmt: skip
 
 
 @pytest.fixture
@@ -102,6 +113,7 @@ def arrive(monkeypatch):
         parts = Parts()
         monkeypatch.setattr("weights.load", parts.load_weights)
         monkeypatch.setattr(start, "open_dataset", parts.open_dataset)
+        monkeypatch.setattr(start, "open_features", parts.open_features)
         monkeypatch.setattr(command, "ResultsFolder", parts.results_folder)
         monkeypatch.setattr(command, "run_category", parts.run_category)
         monkeypatch.setattr(pipeline, "score_divisions", parts.score_divisions)
@@ -159,6 +171,20 @@ TABLE = {
     "backbone=dino_vitb16": ((), {"image.backbone": "dino_vitb16", "data.working": (224, 16)}),
     "weights_rgb=x": ((), {"image.path": "x"}),
     "weights_points=x": ((), {"points.path": "x"}),
+    "features=x": (
+        (),
+        {
+            "features.root": Path("x"),
+            "features.categories": None,
+            "features.skip_bad": False,
+            "features.whole": True,
+            "data.working": (224, 56),
+            "config.grouping.num_groups": 16,
+            "config.blocks": (0, 1, 2),
+            "image": None,
+            "points": None,
+        },
+    ),
     "weights_dir=x": ((), {"image.weights_dir": "x", "points.weights_dir": "x"}),
     "activation=quick_gelu": (("--backbone=clip_vitl14_336",), {"image.activation": "quick_gelu"}),
     "dtype=bfloat16": ((), {"image.dtype": "bfloat16", "points.dtype": "bfloat16"}),

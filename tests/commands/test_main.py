@@ -28,8 +28,8 @@ def test_what_is_no_verb_is_said_with_those_that_are(given, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     received = repr(given[0]) if given else "none"
     assert line == (
-        "error: expected a verb, one of score, eval, fetch, prepare, compare, fetch_weights, convert_weights, doctor; "
-        f"received {received}; see --help"
+        "error: expected a verb, one of score, eval, features, fetch, prepare, compare, fetch_weights, "
+        f"convert_weights, doctor; received {received}; see --help"
     )
 
 

@@ -2,13 +2,15 @@
 
 import dataclasses
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 from scenes import make_samples
 
-from musc_jax.data import DataError
+from musc_jax.data import DataError, Dataset
+from musc_jax.data.dataset import Entry
 from musc_jax.data.features import open_features
 
 NAMES = ("000", "001", "002")
@@ -22,6 +24,13 @@ def fill(folder, names=NAMES, **arrays):
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         save_file(arrays or {"image.0": f(9, 4), "image.1": f(9, 5)}, folder / f"{name}.safetensors")
+
+
+def dataset(*categories, samples=None):
+    """Scenes by category, called as `NAMES` are."""
+    made = make_samples(3) if samples is None else samples
+    entries = [Entry(sample.name, "", partial(lambda sample, size: sample, sample)) for sample in made]
+    return Dataset("parts", dict.fromkeys(categories, entries))
 
 
 def problems(call):
@@ -42,10 +51,14 @@ def test_a_folder_for_each_category(tmp_path):
     assert (found.image.num_tokens, found.image.widths, found.image.image_size) == (9, (4, 5), 224)
     assert (found.image.aggregated, found.image.random, found.image.embedded) == (False, False, False)
     assert found.points is None
-    assert found.expect("line/left", NAMES, only=False) == []
-    samples = list(found.attach("a", make_samples(4), only=False))
-    assert [sample.tokens is not None for sample in samples] == [True, True, True, False]
-    np.testing.assert_array_equal(samples[1].tokens.image[1], f(9, 5))
+    plain = dataset("a", "line/left")
+    joined = found.join(plain)
+    assert joined.warnings == []
+    samples = list(joined.samples("line/left", size=32))
+    assert [sample.name for sample in samples] == list(NAMES)
+    for sample in samples:
+        np.testing.assert_array_equal(sample.tokens.image[1], f(9, 5))
+    assert joined.digest("a") == plain.digest("a"), "the samples are the same"
 
 
 def test_notes_say_what_arrays_cannot(tmp_path):
@@ -73,26 +86,29 @@ def test_the_digest_is_of_what_is_scored(tmp_path):
 def test_one_category_needs_no_folder_of_its_own(tmp_path):
     fill(tmp_path)
     found = open_features(tmp_path, categories=["b"])
-    assert found.expect("b", NAMES, only=True) == []
-    assert all(sample.tokens for sample in found.attach("b", make_samples(3), only=True))
-    assert "3 of 3 samples have no file" in problems(lambda: found.expect("b", NAMES, only=False))
+    assert all(sample.tokens for sample in found.join(dataset("b")).samples("b", size=32))
+    text = problems(lambda: found.join(dataset("b", "c")))
+    assert [line.partition(": ")[0] for line in text.splitlines()] == [str(tmp_path / "b"), str(tmp_path / "c")]
+    assert "3 of 3 samples have no file of tokens: 000, 001, 002; expected 000.safetensors" in text
 
 
 def test_missing_and_extra_files_are_said(tmp_path):
     fill(tmp_path / "a", ("000", "002", "x", "y"))
-    found = open_features(tmp_path)
-    place = tmp_path / "a"
-    text = problems(lambda: found.expect("a", NAMES, only=True))
+    found, place = open_features(tmp_path), tmp_path / "a"
+    text = problems(lambda: found.join(dataset("a")))
     assert text.startswith(f"{place}: 1 of 3 samples have no file of tokens: 001; expected 001.safetensors")
     assert "--skip_bad" in text
-    assert found.expect("a", NAMES, only=True, skip_bad=True) == [
-        f"{place}: 1 of 3 samples have no file of tokens: 001",
-        f"{place}: 2 files belong to no sample: x, y",
-    ]
-    assert found.expect("a", ("000",), only=True, whole=False) == []
-    many = [str(i) for i in range(9)]
-    assert problems(lambda: found.expect("a", many, only=True, skip_bad=True)).startswith(
-        f"{place}: 9 of 9 samples have no file of tokens: 0, 1, 2, 3, 4 and 4 more; "
+    joined = found.join(dataset("a"), skip_bad=True)
+    assert joined.names("a") == ("000", "002")
+    assert joined.skipped == {"a": ("001",)}
+    extra = f"{place}: 2 files belong to no sample: x, y"
+    assert joined.warnings == [f"{place}: 1 of 3 samples have no file of tokens: 001", extra]
+    some = dataset("a", samples=make_samples(3)[::2])
+    assert found.join(some).warnings == [extra]
+    assert found.join(some, whole=False).warnings == []
+    many = [dataclasses.replace(sample, name=f"n{sample.name}") for sample in make_samples(9)]
+    assert problems(lambda: found.join(dataset("a", samples=many), skip_bad=True)).startswith(
+        f"{place}: 9 of 9 samples have no file of tokens: n000, n001, n002, n003, n004 and 4 more; "
     )
 
 
@@ -109,7 +125,7 @@ def test_every_problem_is_in_one_report(tmp_path):
     assert any("odd.safetensors: holds image (9, 4), but most others image (9, 4), (9, 4)" in line for line in lines)
     found = open_features(tmp_path, skip_bad=True)
     assert len(found.warnings) == 3
-    assert found.expect("a", ("001", "002"), only=True, whole=False) == []
+    assert found.join(dataset("a")).warnings == found.warnings
 
 
 @pytest.mark.parametrize(
@@ -152,7 +168,7 @@ def test_a_file_that_changed_since_is_said(tmp_path):
     fill(tmp_path)
     found = open_features(tmp_path)
     fill(tmp_path, ("001",), **{"image.0": f(9, 4), "image.1": f(9, 5, seed=3)})
-    text = problems(lambda: list(found.attach("a", make_samples(3), only=True)))
+    text = problems(lambda: list(found.join(dataset("a")).samples("a", size=32)))
     assert text == f"{tmp_path / '001.safetensors'}: has changed since the run began; start it again"
 
 
@@ -162,8 +178,9 @@ def test_centres_are_brought_to_the_nearest_points(tmp_path):
     for sample in samples:
         at = sample.points.reshape(-1, 3)[pixels] + np.float32(1e-3)
         fill(tmp_path, (sample.name,), **{"points.0": f(3, 4), "centers": at})
-    for sample in open_features(tmp_path).attach("a", samples, only=True):
+    for sample in open_features(tmp_path).join(dataset("a", samples=samples)).samples("a", size=32):
         np.testing.assert_array_equal(sample.tokens.pixels, pixels)
         assert sample.tokens.pixels.dtype == np.int32
     flat = [dataclasses.replace(sample, points=None) for sample in samples]
-    assert all(len(s.tokens.pixels) == 0 for s in open_features(tmp_path).attach("a", flat, only=True))
+    joined = open_features(tmp_path).join(dataset("a", samples=flat))
+    assert all(len(sample.tokens.pixels) == 0 for sample in joined.samples("a", size=32))

@@ -169,7 +169,7 @@ def test_notes_are_read(tmp_path):
     path = tmp_path / "features.json"
     assert read_notes(path) == FeatureNotes()
     said = {"grid": [14, 14], "stages": 3, "image_size": 224, "modality": "rgb", "aggregated": True, "random": True}
-    path.write_text(json.dumps(said | {"backbone": {"image": "net"}, "license": "MIT", "made": {"by": 1}}))
+    path.write_text(json.dumps(said | {"backbone": {"image": "net"}, "licence": "MIT", "made": {"by": 1}}))
     notes = read_notes(path)
     assert notes == FeatureNotes(14, 3, 224, "rgb", True, {"image": "net"}, "MIT", True, {"by": 1})
     assert (notes.backbone_of("image"), notes.backbone_of("points")) == ("net", "given tokens")
@@ -190,7 +190,7 @@ def test_notes_are_read(tmp_path):
         ('{"image_size": 1.5}', "image_size: expected a whole number"),
         ('{"modality": "depth"}', "modality: expected one of rgb, points"),
         ('{"backbone": {"rgb": "a"}}', "backbone: expected a name, or"),
-        ('{"license": null}', "license: expected a text, received null"),
+        ('{"licence": null}', "licence: expected a text, received null"),
         ('{"random": "no"}', "random: expected true or false"),
     ],
 )
