@@ -149,7 +149,8 @@ class FolderSample:
 
     def _shown(self, content: Content, picture: Picture) -> UInt8[np.ndarray, "h w 3"]:
         try:
-            return show(picture, bits=self.pictures.bits, background=self.pictures.background)
+            rules = self.pictures
+            return show(picture, bits=rules.bits, background=rules.background, asked=rules.bits_asked)
         except ValueError as error:
             fault, _, way_out = str(error).partition("; ")
             raise FileFault(content.path, fault, way_out) from None

@@ -35,6 +35,7 @@ class PictureRules:
 
     Attributes:
         bits: of the values of 16-bit files that do not say so themselves.
+        bits_asked: whether these overrule what files say.
         background: red, green and blue behind what is transparent.
         fit: how a picture becomes square, see `formats.resizing.FITS`.
         max_pixels: a picture of more is read at reduced size.
@@ -43,6 +44,7 @@ class PictureRules:
     """
 
     bits: int = 16
+    bits_asked: bool = False
     background: tuple[int, int, int] = WHITE
     fit: str = "squash"
     max_pixels: int = MAX_PIXELS
@@ -80,6 +82,7 @@ def decide_picture_rules(
     _account_for_shapes(headers, layout, account)
     return PictureRules(
         bits=_decide_bits(seen, layout, account),
+        bits_asked=layout.bits is not None,
         background=layout.background,
         fit=layout.fit,
         max_pixels=layout.max_pixels,
@@ -93,8 +96,10 @@ def _decide_bits(seen: Sequence[Seen], layout: FolderLayout, account: Account) -
     wide = [found for found in seen if found.header is not None and found.largest is not None]
     if not wide:
         return layout.bits or 16
-    own = [found for found in wide if _says_itself(found)]
-    others = [found for found in wide if not _says_itself(found)]
+    own: list[Seen] = []
+    others: list[Seen] = []
+    for found in wide:
+        (own if _says_itself(found, asked=layout.bits is not None) else others).append(found)
     largest = max((found.largest or 0 for found in others), default=0)
     bits, source = depth_of(largest), "the largest value"
     noted = [found.header.bits for found in others if found.header and found.header.scaled and found.header.bits]
@@ -120,9 +125,12 @@ def _decide_bits(seen: Sequence[Seen], layout: FolderLayout, account: Account) -
     return bits
 
 
-def _says_itself(found: Seen) -> bool:
+def _says_itself(found: Seen, *, asked: bool) -> bool:
+    """Whether a wide picture's bits are as its file says, and neither as the folder's are nor as asked for."""
     header, largest = found.header, found.largest
-    return bool(header and header.bits and not header.scaled and largest is not None and largest < 2**header.bits)
+    if header is None or header.bits is None or header.scaled or largest is None:
+        return False
+    return largest < 2**header.bits and not (asked and header.bits < 16)
 
 
 def _stray(wide: Sequence[Seen], bits: int) -> str:

@@ -6,20 +6,23 @@ from jaxtyping import UInt8
 from musc_jax.data.formats.own_pictures import Picture
 
 
-def show(picture: Picture, *, bits: int, background: tuple[int, int, int]) -> UInt8[np.ndarray, "h w 3"]:
+def show(
+    picture: Picture, *, bits: int, background: tuple[int, int, int], asked: bool = False
+) -> UInt8[np.ndarray, "h w 3"]:
     """A picture as it is seen: 8-bit RGB, over a background where it is transparent.
 
     Args:
         picture: decoded.
         bits: of its values, if it is wide and does not say so itself.
         background: red, green and blue.
+        asked: whether these bits overrule what the file says.
 
     Raises:
         ValueError: it has values of more bits, or too few to be seen without those that could not be read.
     """
     pixels = picture.pixels
     if picture.header.wide:
-        bits = bits_of(picture, bits)
+        bits = bits_of(picture, bits, asked=asked)
         full = 2**bits - 1
         if picture.halved and bits < 14:
             raise ValueError(f"has {bits} bits in colours of 16, of which only the upper 8 are read; save it as PNG")
@@ -39,9 +42,12 @@ def show(picture: Picture, *, bits: int, background: tuple[int, int, int]) -> UI
     return ((mixed + 127) // 255).astype(np.uint8)
 
 
-def bits_of(picture: Picture, usual: int) -> int:
-    """Bits of a wide picture's values: as its file says, unless that is a lie; else those of its folder."""
+def bits_of(picture: Picture, usual: int, *, asked: bool = False) -> int:
+    """Bits of a wide picture's values: as its file says, unless that is a lie; else, or if asked for, the usual ones.
+
+    Values that were scaled up to 16 bits when they were read have these, whatever is asked for.
+    """
     stated, header = picture.header.bits, picture.header
-    if stated is None or header.scaled or picture.largest >= 2**stated:
+    if stated is None or header.scaled or picture.largest >= 2**stated or (asked and stated < 16):
         return usual
     return stated
