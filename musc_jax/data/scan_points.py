@@ -84,17 +84,19 @@ def _map_points(
         return raise_heights(np.where(there, numbers * rules.map_scale, np.nan), rules.pitch)
     below = there & (values < 0)
     if below.any():
+        lowest, highest = values[below].min(), values[below].max()
+        # The same words for every file of the kind, so that the report has them once.
+        which = f"of {lowest:g}" if lowest == highest else "below 0"
         raise FileFault(
             path,
-            f"holds depth below 0 ({values[below].min():g} to {values[below].max():g} in {below.mean():.1%} of its "
-            "pixels), but nothing lies behind the camera",
+            f"holds depth {which}, but nothing lies behind the camera",
             "for heights above a plane pass --depth_kind=height, for values that mean no point --invalid=VALUE",
         )
     if rules.camera is None:
         raise FileFault(
             path,
             "holds depth, which needs the camera",
-            "pass --intrinsics=fx,fy,cx,cy; for heights above a plane --depth_kind=height",
+            "pass --intrinsics=fx,fy,cx,cy in pixels; for heights above a plane pass --depth_kind=height",
         )
     camera = rules.camera
     if rules.camera_of_picture and size is not None:

@@ -81,7 +81,7 @@ def decode_scan(content: Content) -> Scan:
             raise FileFault(
                 path,
                 "holds 8 bits a pixel: a picture of depth, scaled or cut off at 255, not depth itself",
-                "save depth in 16 bits or as floats",
+                "save depth in 16 bits a pixel or as floats (PNG, TIFF, NPY)",
             )
         return Scan(array, "map")
     if array.dtype.kind in "fi" and array.dtype.itemsize > 1:

@@ -230,10 +230,18 @@ def test_depth_below_0_is_refused_by_name(tmp_path):
         write(tmp_path / name, [(scale * (surface(i) - 1)).astype(dtype) for i in range(COUNT)])
         with pytest.raises(DataError) as error:
             load(tmp_path / name)
-        for i in range(COUNT):
-            assert f"{tmp_path / name / f'{i}.npy'}: holds depth below 0" in str(error.value)
+        first, *others = str(error.value).splitlines()[1:]
+        assert first.startswith(f"  {tmp_path / name / '0.npy'}: holds depth below 0")
+        assert others == [f"  {tmp_path / name / f'{i}.npy'}: the same" for i in range(1, COUNT)]
         assert "pass --depth_kind=height, for values that mean no point --invalid=VALUE" in str(error.value)
         assert "makes no sense" not in str(error.value)
+
+
+def test_a_single_depth_below_0_is_said(tmp_path):
+    write(tmp_path / "depth", [np.where(hole(i) & (i == 0), -0.01, surface(i) / 5).astype("f4") for i in range(COUNT)])
+    with pytest.raises(DataError, match=r"0\.npy: holds depth of -0\.01, but nothing lies behind .*--invalid=VALUE$"):
+        load(tmp_path / "depth")
+    assert not there(points_of(load(tmp_path / "depth", invalid=(-0.01,)))[0]).all()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".npy", ".tiff"])
