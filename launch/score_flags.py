@@ -11,11 +11,16 @@ from launch.own_flags import OwnFlags
 from launch.score_files import DEFAULT_SAVE, SAVES
 from musc_jax import decisions
 from musc_jax.config import ConfigError
+from musc_jax.data.datasets import table
+from musc_jax.data.datasets.folder import DATASET as FOLDER
 
 flags = OwnFlags()
 
 IMAGES = flags.DEFINE_string("images", None, "Folder of the pictures, instead of DIR.")
 POINTS = flags.DEFINE_string("points", None, "Folder of the point data that belongs to them; both are looked at then.")
+TABLE = flags.DEFINE_string(
+    "table", None, "Instead of DIR a CSV file with columns image_path, points_path, mask_path, label."
+)
 PER_FOLDER = flags.DEFINE_bool("per_folder", False, "Each subfolder is a product of its own; default all are one.")
 THRESHOLD = flags.DEFINE_string(
     "threshold",
@@ -55,11 +60,14 @@ def apply(arguments: Sequence[str]) -> None:
         raise ConfigError(f"expected one folder, received {' '.join(given)!r}; for several pass --per_folder")
     if inputs.DATASET.present or inputs.DATA_DIR.present:
         raise ConfigError("--dataset, --data_dir: this scores a folder of your own, DIR; launch.eval has them")
-    if bool(given) == (IMAGES.value is not None):
-        raise ConfigError("expected the folder of your samples, as DIR or --images; see --help")
+    if len(given) + (IMAGES.value is not None) + (TABLE.value is not None) != 1:
+        raise ConfigError("expected the folder of your samples, as DIR or --images, or a --table of them; see --help")
+    if TABLE.value is not None:
+        _apply_table(TABLE.value)
+        return
     folder = given[0] if given else IMAGES.value
     values = options.flags.FLAGS
-    values["dataset"].value, values["data_dir"].value = "folder", folder
+    values["dataset"].value, values["data_dir"].value = FOLDER.name, folder
     if not (inputs.NORMAL_DIR.present or inputs.ABNORMAL_DIR.present):
         values["unlabelled"].value = True
     if POINTS.value is not None:
@@ -71,6 +79,22 @@ def apply(arguments: Sequence[str]) -> None:
         if inputs.CATEGORIES.present:
             raise ConfigError("--per_folder, --categories: expected one of them, received both")
         values["categories"].value = _subfolders(command.path("images", folder or ""))
+    _check_threshold()
+
+
+def _apply_table(file: str) -> None:
+    for flag in (POINTS, PER_FOLDER):
+        if flag.present:
+            raise ConfigError(f"--table, --{flag.name}: expected one of them, received both")
+    values = options.flags.FLAGS
+    values["dataset"].value, values["data_dir"].value = table.DATASET.name, file
+    if not options.MODALITY.present:
+        values["modality"].value = table.table_modality(command.path(TABLE.name, file))
+        values["modality"].present = 1
+    _check_threshold()
+
+
+def _check_threshold() -> None:
     if THRESHOLD.present and THRESHOLD_FROM.value is not None:
         raise ConfigError("--threshold, --threshold_from: expected one of them, received both")
     try:

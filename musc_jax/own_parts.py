@@ -7,6 +7,7 @@ from pathlib import Path
 from musc_jax import pipeline
 from musc_jax.config import Config, ConfigError
 from musc_jax.data import Dataset, FolderLayout, Sample, open_dataset
+from musc_jax.data.datasets.folder import DATASET as FOLDER
 from musc_jax.decisions import DEFAULT_RULE, check_rule
 from musc_jax.predictions import Predictions, predict
 
@@ -68,7 +69,7 @@ def score_folder(
     size = config.resolved().size
     with tempfile.TemporaryDirectory() as scratch:
         dataset = open_dataset(
-            "folder",
+            FOLDER.name,
             data_dir=folder,
             cache_dir=scratch if cache_dir is None else cache_dir,
             modality=config.modality,

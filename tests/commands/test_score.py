@@ -200,6 +200,19 @@ def test_pictures_and_points(run, tmp_path, image_weights):
     assert {"2D", "3D", "fused"} == set(first["maps"])
 
 
+def test_a_table(run, parts, tmp_path):
+    table = tmp_path / "batch 7.csv"
+    lines = [f"shift 1/{i}.png,good" for i in range(4)] + ["<b>&x.png,bad"]
+    table.write_text("image_path,label\n" + "".join(f"{parts}/{line}\n" for line in lines), encoding="utf-8")
+    code, _, err, folder = run(f"--table={table}")
+    assert code == 0, err
+    found = rows(folder / "batch 7" / "scores.csv")
+    assert [row["gt_label"] for row in found] == ["0"] * 4 + ["1"]
+    assert [row["rank"] for row in found][-1] == "1"
+    assert run(f"--table={table}", f"--points={parts}")[0] == 2
+    assert run(f"--table={table}", parts)[0] == 2
+
+
 def test_random_weights_are_said(run, parts):
     code, out, err, folder = run(parts, "--backbone=dino_vits8", weights="random")
     assert code == 0, err

@@ -1,0 +1,151 @@
+"""A table of one product's samples: a CSV file that names the files of each, relative to itself.
+
+    image_path,points_path,mask_path,label
+    left/0001.png,scans/0001.ply,,good
+
+A column that is absent is absent for all samples, an empty cell for one. Files are read by the rules of plain folders,
+`docs/inputs.md`. The file's own name is the category.
+"""
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from musc_jax.data.account import Account
+from musc_jax.data.dataset import Candidate
+from musc_jax.data.folder_layout import FolderLayout
+from musc_jax.data.folder_sample import FolderSample
+from musc_jax.data.picture_rules import decide_picture_rules
+from musc_jax.data.sample import DataError
+from musc_jax.data.sample_names import safe_name, safe_names
+from musc_jax.data.scan_rules import decide_scan_rules
+from musc_jax.data.spec import DatasetSpec
+from musc_jax.data.trees import Found, Request, add_candidates
+
+COLUMNS = ("image_path", "points_path", "mask_path", "label")
+"""What a table may have; others are not read, and said."""
+
+LABELS = {
+    **dict.fromkeys(("0", "good", "ok", "normal", "false"), 0),
+    **dict.fromkeys(("1", "defective", "bad", "ng", "nok", "ko", "defect", "anomaly", "abnormal", "true"), 1),
+    "": None,
+}
+"""What a label may be, in lower case."""
+
+_MOST_BYTES = 200_000_000
+
+
+def find_table(request: Request) -> Found:
+    """Find every sample that a table names, and decide how its files are read."""
+    if request.data_dir is None:
+        raise DataError("table needs a CSV file (--data_dir)")
+    path = Path(request.data_dir)
+    if request.categories is not None:
+        raise DataError(f"{path}: a table is one product; leave --categories out")
+    rows, others = _rows(path)
+    category, found = safe_name(path.stem), Found()
+    account = found.accounts.setdefault(category, Account())
+    if others:
+        account.add("columns", {"not_read": others}, f"columns that are not read: {', '.join(others)}")
+    samples = _samples(path, rows, request.modality, partial(found.fault, category))
+    if samples and not found.faults:
+        layout = request.folder or FolderLayout()
+        report = partial(found.fault, category)
+        workers, progress = request.workers, request.progress
+        scans = decide_scan_rules(samples, layout, account, report, workers=workers, progress=progress)
+        pictures = decide_picture_rules(samples, layout, account, workers=workers, progress=progress)
+        samples = [replace(sample, scans=scans, pictures=pictures, working=request.working) for sample in samples]
+        add_candidates(found, category, path, [Candidate(sample.name, sample.check) for sample in samples])
+    return found
+
+
+def table_modality(path: Path) -> str:
+    """What the columns of a table have: "rgb", "points" or "rgb+points".
+
+    Raises:
+        DataError: It is no table of samples.
+    """
+    rows, _ = _rows(path)
+    has = [any(row.get(column, "").strip() for _, row in rows) for column in ("image_path", "points_path")]
+    return {(True, True): "rgb+points", (False, True): "points"}.get((has[0], has[1]), "rgb")
+
+
+def _rows(path: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
+    """The rows with their lines' numbers, and the columns that are not read.
+
+    Raises:
+        DataError: It is no table of samples.
+    """
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise DataError(f"{path}: is too large for a table of samples; give the CSV file that names them")
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: is not UTF-8; save the table as CSV in UTF-8") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); give a CSV file") from None
+    first = text.split("\n", 1)[0]
+    # What spreadsheets write where the comma is the decimal point, or as plain columns.
+    delimiter = next((mark for mark in (",", ";", "\t") if mark in first), ",")
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        columns = [(name or "").strip() for name in reader.fieldnames or ()]
+        reader.fieldnames = columns
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise DataError(f"{path}: line {reader.line_num} is no CSV ({error}); save the table as CSV") from None
+    if not {"image_path", "points_path"} & set(columns):
+        raise DataError(
+            f"{path}: has neither a column image_path nor points_path (its columns are: "
+            f"{', '.join(columns) or 'none'}); name them in its first line"
+        )
+    if len(set(columns)) < len(columns):
+        raise DataError(f"{path}: has a column twice ({', '.join(columns)}); keep one of them")
+    crooked = next((line for line, row in rows if None in row or None in row.values()), None)
+    if crooked is not None:
+        raise DataError(f"{path}: line {crooked} has not as many cells as the first one; mend it")
+    filled = [(line, row) for line, row in rows if any(cell.strip() for cell in row.values())]
+    return filled, [name for name in columns if name not in COLUMNS]
+
+
+def _samples(
+    path: Path, rows: Sequence[tuple[int, Mapping[str, str]]], modality: str, report: partial
+) -> list[FolderSample]:
+    wants_images, wants_points = modality != "points", modality != "rgb"
+    found: list[tuple[Path | None, Path | None, Path | None, int | None]] = []
+    lines: dict[Path, int] = {}
+    for line, row in rows:
+
+        def file(column: str, line: int = line, row: Mapping[str, str] = row) -> Path | None:
+            cell = row.get(column, "").strip()
+            if not cell:
+                return None
+            own = path.parent / cell
+            other = lines.setdefault(own, line)
+            if other != line:
+                report(f"{path}: lines {other} and {line} both name {own}; keep one of them")
+            return own
+
+        image, points, mask = file("image_path"), file("points_path"), file("mask_path")
+        label = row.get("label", "").strip().casefold()
+        if label not in LABELS:
+            report(f"{path}: line {line}: label: expected good or defective, 0 or 1, or nothing, received {label!r}")
+        if wants_images and image is None:
+            report(f"{path}: line {line} names no image_path; add it, or score scans alone by --modality=points")
+        if wants_points and points is None:
+            report(f"{path}: line {line} names no points_path; add it, or score pictures alone by --modality=rgb")
+        found.append((image, points if wants_points else None, mask, LABELS.get(label)))
+    first = [
+        image or points or path.parent / f"line {line}"
+        for (line, _), (image, points, *_) in zip(rows, found, strict=True)
+    ]
+    begin = Path(os.path.commonpath([own.parent for own in first])) if first else path
+    names = safe_names([own.relative_to(begin).with_suffix("").as_posix() for own in first])
+    return [FolderSample(name, *files) for name, files in zip(names, found, strict=True)]
+
+
+DATASET = DatasetSpec(name="table", find=find_table, user_layout=True, rank=101)
