@@ -147,10 +147,13 @@ def test_the_table_sorts_by_its_columns(shown, samples):
 def test_the_slider_judges_anew_at_once(shown, samples):
     assert shown.run(COUNT) == sum(sample.pred_label for sample in samples) == 2
     shown.run("document.getElementById('slider').focus()")
+    badges = "[...document.querySelectorAll('#list .badge')].map((badge) => badge.textContent)"
     shown.press("End", code=35)
     assert shown.run(COUNT) == 0
+    assert shown.run(badges) == ["good"] * 8
     shown.press("Home", code=36)
     assert shown.run(COUNT) == 8
+    assert shown.run(badges) == ["defective"] * 8
     for _ in range(30):
         shown.press("ArrowRight", code=39)
     threshold = shown.run("+document.getElementById('threshold').value")
@@ -230,6 +233,7 @@ def test_verdicts_are_clicked_typed_and_saved(tab, tmp_path):
     order = tab.run("[...document.querySelectorAll('#list [data-index]')].map((item) => +item.dataset.index)")
     tab.run("document.querySelector('#list [data-index]').click()")
     tab.press("d")
+    assert "checked: defective" in tab.run("document.querySelector('#list [data-index]').textContent")
     tab.press("ArrowRight", code=39)
     tab.click("[data-verdict=good]")
     tab.press("ArrowRight", code=39)
