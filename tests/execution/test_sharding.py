@@ -31,7 +31,7 @@ def test_a_patch_out_of_range_is_refused(rng):
 def test_on_four_devices():
     """Devices are counted when JAX starts, so these tests have a process of their own."""
     file = Path(__file__).with_name("sharding_on_four.py")
-    schedules = file.parent / "execution" / "test_schedules.py"
+    schedules = file.with_name("test_schedules.py")
     settings = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
         [
@@ -48,7 +48,7 @@ def test_on_four_devices():
             "sharding_on_four or sharded",
         ],
         env=settings | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "4"},
-        cwd=file.parent.parent,
+        cwd=file.parents[2],
         capture_output=True,
         text=True,
         timeout=900,
