@@ -37,8 +37,8 @@ PIXEL_THRESHOLD = flags.DEFINE_float(
 
 # What --help shows of the flags of scoring; --helpfull shows all.
 _SHOWN = (
-    "modality", "weights_rgb", "weights_points", "backbone", "image_size", "fit", "limit", "skip_bad", "memory_gb",
-    "output_dir", "cache_dir",
+    "modality", "weights_rgb", "weights_points", "features", "backbone", "image_size", "fit", "limit", "skip_bad",
+    "memory_gb", "output_dir", "cache_dir",
 )  # fmt: skip
 
 
