@@ -1,6 +1,7 @@
 """What was computed and could not be written: kept in the cache folder, so that the next try only has to write it."""
 
 import contextlib
+import dataclasses
 import json
 import time
 from collections.abc import Sequence
@@ -62,7 +63,11 @@ class Unwritten:
         facts = json.loads(kept["facts"].tobytes())
         place = {name: i for i, name in enumerate(dataset.names(category))}
         results = Results(
-            [dataset.load(category, place[name], size=size) for name in facts["samples"]],
+            # Tokens of all of them would take what scoring took.
+            [
+                dataclasses.replace(dataset.load(category, place[name], size=size), tokens=None)
+                for name in facts["samples"]
+            ],
             kept["pred_scores"],
             kept["max_scores"],
             kept["anomaly_maps"],

@@ -94,17 +94,18 @@ class FeatureFolder:
         Raises:
             DataError: Samples that have no file, in one report; when they are read, a file that has changed meanwhile.
         """
-        only = len(dataset.categories) == 1
         entries, skipped, lines, faults = {}, dict(dataset.skipped), list(dataset.warnings), []
         for category in dataset.categories:
-            files, place = self._of(category, only=only), self._place(category, only=only)
+            others = [other for other in dataset.categories if other != category]
+            place, files = self._of(category, others)
             own = dataset.entries(category)
             entries[category] = [self._with_tokens(entry, files[entry.name]) for entry in own if entry.name in files]
             if missing := [entry.name for entry in own if entry.name not in files]:
                 line = f"{len(missing)} of {len(own)} samples have no file of tokens: {_listed(missing)}"
                 if not skip_bad or len(entries[category]) < 2:
                     way_out = (
-                        f"expected {missing[0]}{ENDINGS[0]} and so on, by the samples' names as scores.csv has them"
+                        f"expected {missing[0]}{ENDINGS[0]} and so on, by the samples' names as scores.csv has them, "
+                        "or in folders as the pictures are"
                     )
                     faults.append(f"{readable(place)}: {line}; {way_out}; --skip_bad leaves such samples out")
                 skipped[category] = (*skipped[category], *missing)
@@ -133,11 +134,23 @@ class FeatureFolder:
 
         return dataclasses.replace(entry, read=read)
 
-    def _place(self, category: str, *, only: bool) -> Path:
-        return self.root if only and category not in self._files else self.root.joinpath(*category.split("/"))
-
-    def _of(self, category: str, *, only: bool) -> Mapping[str, _Known]:
-        return self._files.get(category) or (self._files.get("", {}) if only else {})
+    def _of(self, category: str, others: Sequence[str]) -> tuple[Path, dict[str, _Known]]:
+        """(folder, file by sample) of a category: what lies in folders further below is called as such pictures are."""
+        for top in (category, *(() if others else ("",))):
+            files: dict[str, _Known] = {}
+            for group, own in self._files.items():
+                if not _is_in(group, top) or any(_is_in(group, other) and _is_in(other, top) for other in others):
+                    continue
+                inner = [part for part in group[len(top) :].split("/") if part]
+                for name, known in own.items():
+                    called = "_".join([*inner, name])
+                    if called in files:
+                        there, again = readable(files[called].path), readable(known.path)
+                        raise DataError(f"{again}: {there} would be called {called}, too; rename one of them")
+                    files[called] = known
+            if files:
+                return self.root.joinpath(*filter(None, top.split("/"))), files
+        return self.root.joinpath(*category.split("/")), {}
 
 
 def open_features(
@@ -152,7 +165,7 @@ def open_features(
 
     Args:
         root: The folder. `features.json` in it or in a category's folder says what arrays cannot say.
-        categories: Whose folders are looked into; default all.
+        categories: Whose folders are looked into; default, and where there are none, all.
         skip_bad: Leave out files that cannot be used, instead of refusing all.
         workers: Threads.
         progress: Told how many files are read.
@@ -207,8 +220,6 @@ def _list_files(root: Path, categories: Sequence[str] | None) -> dict[str, list[
         inner[:] = [name for name in inner if not name.startswith(MARKER)]
         group = Path(folder).relative_to(root).as_posix()
         group = "" if group == "." else group
-        if categories is not None and group and group not in categories:
-            continue
         own = [Path(folder) / name for name in sorted(names) if not name.startswith(MARKER)]
         files = [(path.name.removesuffix(path.suffix), path) for path in own if path.suffix in ENDINGS]
         if files:
@@ -216,7 +227,8 @@ def _list_files(root: Path, categories: Sequence[str] | None) -> dict[str, list[
     if not found:
         wanted = "SAMPLE.safetensors or SAMPLE.npy, in a folder for each category"
         raise DataError(f"{readable(root)}: holds no tokens; expected {wanted}")
-    return found
+    wanted_ones = {group: own for group, own in found.items() if any(_is_in(group, one) for one in categories or ())}
+    return wanted_ones or found
 
 
 def _common_notes(root: Path, groups: Iterable[str], faults: list[str]) -> FeatureNotes:
@@ -283,6 +295,11 @@ def _placed(found: TokenFile, sample: Sample) -> SampleTokens:
         return tokens
     _, nearest = cKDTree(points[valid]).query(found.centers)
     return dataclasses.replace(tokens, pixels=valid[nearest].astype(np.int32))
+
+
+def _is_in(group: str, top: str) -> bool:
+    """Whether a folder is another one or lies in it; all lie in the root, which is ""."""
+    return not top or group == top or group.startswith(f"{top}/")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -296,6 +296,9 @@ def test_tokens_of_another_program_are_scored_without_labels(parts, in_process, 
     (folder,) = (path.parent for path in (parts / "scored").rglob("scores.csv"))
     want = {row["sample"]: row["pred_score"] for row in read_scores(score_parts()[3])}
     assert {row["sample"]: row["pred_score"] for row in read_scores(folder)} == want
+    _, _, err = in_process(scoring, parts / "parts", *where, *given, "--threshold=rate:0.5")
+    assert "scored before with the same settings" in err
+    assert {row["sample"]: row["pred_score"] for row in read_scores(folder)} == want
 
 
 def test_tokens_that_are_random_or_aggregated_are_known_as_such(score_parts, parts):

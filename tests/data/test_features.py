@@ -92,6 +92,28 @@ def test_one_category_needs_no_folder_of_its_own(tmp_path):
     assert "3 of 3 samples have no file of tokens: 000, 001, 002; expected 000.safetensors" in text
 
 
+def test_folders_may_be_those_of_the_pictures(tmp_path):
+    """A sample of a plain folder is called by its path, with `_` for `/`."""
+    samples = [dataclasses.replace(sample, name=f"good_{sample.name}") for sample in make_samples(3)]
+    for top in (tmp_path / "x", tmp_path / "y" / "parts"):
+        fill(top / "good")
+        found = open_features(top.parent if top.name == "parts" else top, categories=["parts"])
+        joined = found.join(dataset("parts", samples=samples))
+        assert joined.warnings == []
+        assert all(sample.tokens for sample in joined.samples("parts", size=32))
+    fill(tmp_path / "x", ("good_001",))
+    text = problems(lambda: open_features(tmp_path / "x").join(dataset("parts", samples=samples)))
+    assert "would be called good_001, too; rename one of them" in text
+
+
+def test_a_category_within_another_has_its_own_files(tmp_path):
+    fill(tmp_path / "a")
+    fill(tmp_path / "a" / "b")
+    joined = open_features(tmp_path).join(dataset("a", "a/b"))
+    assert joined.warnings == []
+    assert joined.names("a") == joined.names("a/b") == NAMES
+
+
 def test_missing_and_extra_files_are_said(tmp_path):
     fill(tmp_path / "a", ("000", "002", "x", "y"))
     found, place = open_features(tmp_path), tmp_path / "a"
