@@ -1,8 +1,10 @@
 """Scores one category: samples divided for each seed, memory planned, features on disk where they have to be."""
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +17,7 @@ from launch.output import OutputError
 from musc_jax import metrics as measure
 from musc_jax import pipeline
 from musc_jax.config import ConfigError
+from musc_jax.copies import representatives, with_copies
 from musc_jax.data import DataError, Dataset, Sample, SampleError
 from musc_jax.execution.extraction import Progress
 from musc_jax.execution.feature_store import FeatureStore, StoreError
@@ -33,6 +36,15 @@ def _metrics(results: pipeline.Results) -> dict[str, float | None]:
     image = measure.image_metrics(None if None in labels else np.array(labels, np.int64), results.pred_scores)
     pixel = measure.pixel_metrics(np.stack(masks) if len(masks) == len(results.samples) else None, results.anomaly_maps)
     return {f"image_{k}": v for k, v in image.items()} | {f"pixel_{k}": v for k, v in pixel.items()}
+
+
+# What scores of so few samples can mean.
+_MEANING = {
+    2: "each is scored by the other alone, so maps show where they differ, not which is wrong; sample scores say "
+    "nothing",
+    3: "each is scored by the more similar one of the two others, so maps show what no other has; sample scores are "
+    "relative, from 0 for the lowest on",
+}
 
 
 class Scored(NamedTuple):
@@ -94,6 +106,17 @@ def _unusable_store(error: OSError, folder: Path) -> OutputError:
     return OutputError(f"{error.filename or folder}: {error.strerror or error}; pass another --cache_dir")
 
 
+def few_samples(dataset: Dataset, category: str) -> list[str]:
+    """A line, said, about what scores mean where samples are very few; none otherwise."""
+    copies = dataset.copies(category) if dataset.copies_count_once else ()
+    count = len(representatives(copies, len(dataset.names(category))))
+    if count not in _MEANING:
+        return []
+    line = f"{category}: {count} samples: {_MEANING[count]}"
+    say(f"warning: {line}")
+    return [line]
+
+
 def run_category(
     config: Resolved,
     dataset: Dataset,
@@ -109,8 +132,11 @@ def run_category(
     """Scores one category, with every seed from the same features."""
     programs.seconds.clear()
     started, compiled = time.perf_counter(), programs.compile_seconds
-    total, mesh = len(dataset.names(category)), pipeline.usual_mesh()
-    own = range(total) if mesh is None else pipeline.own_share(total, mesh)
+    copies = dataset.copies(category) if dataset.copies_count_once else ()
+    scored = representatives(copies, len(dataset.names(category)))
+    total, mesh = len(scored), pipeline.usual_mesh()
+    share = range(total) if mesh is None else pipeline.own_share(total, mesh)
+    own = scored[share.start : share.stop].tolist()
     plan = plan_for(config, total, budget, mesh)
     return_freed_memory(scarce=plan.scarce)
     say(f"{category}: {plan.describe()}")
@@ -124,6 +150,14 @@ def run_category(
 
     def counted(stage: str, done: int, count: int | None) -> None:
         bar(stage if stage == "features" else f"{label[0]}{stage}", done, count)
+
+    loaded = cache(lambda i: dataclasses.replace(dataset.load(category, i, size=config.size), points=None))
+
+    def complete(results: pipeline.Results) -> pipeline.Results:
+        """With what copies are worth; others than the first process have no use for that."""
+        if not copies or not distributed.is_first():
+            return results
+        return with_copies(results, copies, dataset.names(category), loaded)
 
     def measured(results: pipeline.Results) -> dict[str, float | None]:
         with programs.timed("metrics"):
@@ -143,7 +177,7 @@ def run_category(
                 skip_bad=skip_bad,
                 progress=counted,
             )
-            repetitions = zip(division.seeds, divisions, strict=True)
+            repetitions = zip(division.seeds, map(complete, divisions), strict=True)
             seed, first = next(repetitions)
             for error in first.skipped:
                 say(f"left out of {category}: {error}")

@@ -10,6 +10,7 @@ from musc_jax.config import ConfigError
 from musc_jax.data import DATASETS, Camera, FolderLayout
 from musc_jax.data.folder_layout import MASK_RULES
 from musc_jax.data.formats.resizing import FITS
+from musc_jax.data.opening import HOW_COPIES_COUNT
 from musc_jax.storage.paths import readable
 
 flags = OwnFlags()
@@ -22,12 +23,21 @@ DATASET = flags.DEFINE_enum(
 )
 DATA_DIR = flags.DEFINE_string("data_dir", None, f"Folder of the dataset; not needed for {_MADE}.")
 CATEGORIES = flags.DEFINE_list("categories", None, "Comma-separated categories; default all.")
-LIMIT = flags.DEFINE_integer("limit", None, "Use only the first so many samples of each category.")
+LIMIT = flags.DEFINE_integer(
+    "limit", None, "Use only so many samples of each category: the first ones; with folder some of each label."
+)
 SKIP_BAD = flags.DEFINE_bool(
     "skip_bad",
     False,
     "Leave out samples with unreadable files, too few points or features that are not finite, and list them, instead "
     "of ending.",
+)
+COPIES = flags.DEFINE_enum(
+    "copies",
+    None,
+    list(HOW_COPIES_COUNT),
+    "Samples that are copies of each other: count as one and never score each other (once), or as any others (each). "
+    "Default: once for folder.",
 )
 # Of --dataset=folder, with anomalib's names
 NORMAL_DIR = flags.DEFINE_list("normal_dir", [], "folder: subfolders of good samples; none of these two: no labels.")

@@ -18,7 +18,7 @@ from launch import command
 from launch.own_flags import OwnFlags
 from launch.progress import ProgressBar
 from musc_jax.data import DATASETS, DataError
-from musc_jax.data.dataset import shortened
+from musc_jax.data.assembly import shortened
 from musc_jax.data.published.preparation import prepare
 from musc_jax.data.trees import Request
 

@@ -15,6 +15,7 @@ from launch.command import say
 from launch.output import OutputError
 from launch.progress import ProgressBar
 from musc_jax.config import Config, ConfigError
+from musc_jax.copies import expect_several
 from musc_jax.data import DataError, Dataset, open_dataset
 from musc_jax.data.features import FeatureFolder, open_features
 from musc_jax.execution.memory import BudgetError
@@ -115,13 +116,16 @@ def open_samples(config: Resolved, cache_dir: Path, features: FeatureFolder | No
             seed=options.SEED.value,
             progress=bar,
             folder=inputs.folder_layout(),
+            copies=inputs.COPIES.value,
             working=(config.size, 1 if config.image is None else config.image.patch_size),
         )
     finally:
         bar.close()
-    if features is None:
-        return dataset
-    return features.join(dataset, whole=inputs.LIMIT.value is None, skip_bad=inputs.SKIP_BAD.value)
+    if features is not None:
+        dataset = features.join(dataset, whole=inputs.LIMIT.value is None, skip_bad=inputs.SKIP_BAD.value)
+    for category in dataset.categories if dataset.copies_count_once else ():
+        expect_several(category, dataset.names(category), dataset.copies(category))
+    return dataset
 
 
 def tell(dataset: Dataset) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from launch import input_flags as inputs
 from launch.category_files import least_bytes, saved_files, scores_table
 from launch.command import say
-from launch.evaluation import Scored
+from launch.evaluation import Scored, few_samples
 from launch.output import SCORES, Origin, OutputError, ResultsFolder
 from launch.summary import lost_masks
 from launch.unwritten import Unwritten
@@ -61,6 +61,7 @@ def write_results(
         "timings": scored.seconds,
         "warnings": [
             *(f"left out of {category}: {error}" for error in scored.results.skipped),
+            *few_samples(dataset, category),
             *lost_masks(category, scored.results.samples, scored.results.anomaly_maps.shape[-1]),
         ],
         "num_samples": len(dataset.names(category)) - len(scored.results.skipped),

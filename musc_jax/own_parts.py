@@ -1,11 +1,12 @@
 """A folder of one's own parts to predictions, in one call; what `launch.score` does, without its files."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from musc_jax import pipeline
 from musc_jax.config import Config, ConfigError
+from musc_jax.copies import expect_several, representatives, with_copies
 from musc_jax.data import Dataset, FolderLayout, Sample, open_dataset
 from musc_jax.data.datasets.folder import DATASET as FOLDER
 from musc_jax.decisions import DEFAULT_RULE, check_rule
@@ -13,16 +14,16 @@ from musc_jax.predictions import Predictions, predict
 
 
 class _Samples:
-    """The samples of a dataset's category: as many as are there, loaded as they are needed."""
+    """Samples of a dataset's category: as many as are there, loaded as they are needed."""
 
-    def __init__(self, dataset: Dataset, category: str, size: int) -> None:
-        self._dataset, self._category, self._size = dataset, category, size
+    def __init__(self, dataset: Dataset, category: str, size: int, only: Sequence[int]) -> None:
+        self._dataset, self._category, self._size, self._only = dataset, category, size, only
 
     def __len__(self) -> int:
-        return len(self._dataset.names(self._category))
+        return len(self._only)
 
     def __iter__(self) -> Iterator[Sample]:
-        return self._dataset.samples(self._category, size=self._size)
+        return self._dataset.samples(self._category, size=self._size, only=self._only)
 
 
 def score_folder(
@@ -78,8 +79,11 @@ def score_folder(
             folder=layout,
         )
         (category,) = dataset.categories
-        samples = _Samples(dataset, category, size)
+        copies, names = dataset.copies(category), dataset.names(category)
+        expect_several(category, names, copies)
+        samples = _Samples(dataset, category, size, representatives(copies, len(names)).tolist())
         results = pipeline.score(samples, config, skip_bad=skip_bad, memory_bytes=memory_bytes, progress=progress)
+        results = with_copies(results, copies, names, lambda i: dataset.load(category, i, size=size))
     found = predict(results, threshold=threshold, pixel_threshold=pixel_threshold)
     return found.with_inputs(
         inputs=tuple(dataset.accounts[category].lines),

@@ -1,5 +1,6 @@
 """A folder of parts to predictions in one call."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -80,3 +81,14 @@ def test_what_makes_no_sense_is_refused_before_anything_is_read(config, tmp_path
         musc_jax.score_folder(nowhere, config, points="depth", layout=FolderLayout(depth_dir="depth"))
     with pytest.raises(DataError, match="is not a folder"):
         musc_jax.score_folder(nowhere, config)
+
+
+def test_copies_get_the_outcome_of_one(parts, config, found, tmp_path):
+    shutil.copytree(parts, tmp_path / "caps")
+    for i in range(3):
+        shutil.copy(parts / "shift 2" / "4.png", tmp_path / "caps" / "shift 2" / f"4 copy {i}.png")
+    copied = musc_jax.score_folder(tmp_path / "caps", config, threshold="rate:0.17")
+    scores = {sample.name: sample.pred_score for sample in copied}
+    assert len(scores) == 9
+    assert {name: scores[name] for name in (sample.name for sample in found)} == {s.name: s.pred_score for s in found}
+    assert {scores[f"shift 2_4 copy {i}"] for i in range(3)} == {scores["shift 2_4"]}

@@ -14,7 +14,7 @@ ORDER = ("musc_jax", "weights", "launch")
 # The parts of `musc_jax` that are no equation of the method.
 LAYERS = {
     "kernels", "execution", "models", "data", "storage", "report", "config", "pipeline", "predictions", "given",
-    "own_parts",
+    "own_parts", "copies",
 }  # fmt: skip
 # Exports that are modules on purpose.
 MODULES = {"musc_jax.metrics"}

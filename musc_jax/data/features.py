@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial import cKDTree
 
-from musc_jax.data.dataset import Dataset, Entry, shortened
+from musc_jax.data.assembly import shortened
+from musc_jax.data.dataset import Dataset, Entry
 from musc_jax.data.feature_notes import NOTES, FeatureNotes, read_notes
 from musc_jax.data.formats.files import FileFault
 from musc_jax.data.formats.tokens import ENDINGS, TokenFile, read_tokens
@@ -115,7 +116,14 @@ class FeatureFolder:
                 lines.append(f"{readable(place)}: {count} to no sample: {_listed(extra)}")
         if faults:
             raise DataError("\n".join(faults))
-        joined = Dataset(dataset.name, entries, skipped=skipped, warnings=lines, accounts=dataset.accounts)
+        joined = Dataset(
+            dataset.name,
+            entries,
+            skipped=skipped,
+            warnings=lines,
+            accounts=dataset.accounts,
+            copies_count_once=dataset.copies_count_once,
+        )
         joined.warnings += self.warnings
         return joined
 
@@ -132,7 +140,8 @@ class FeatureFolder:
                 raise DataError(f"{readable(known.path)}: has changed since the run began; start it again")
             return dataclasses.replace(sample, tokens=_placed(found, sample))
 
-        return dataclasses.replace(entry, read=read)
+        # Of equal pictures other tokens may be given.
+        return dataclasses.replace(entry, read=read, content=entry.content and f"{entry.content} {known.digest}")
 
     def _of(self, category: str, others: Sequence[str]) -> tuple[Path, dict[str, _Known]]:
         """(folder, file by sample) of a category: what lies in folders further below is called as such pictures are."""

@@ -58,6 +58,7 @@ class FolderSample:
         missing: what should be there and is not.
         scans: how points are read.
         pictures: how pictures and masks are read.
+        counts_picture: whether its picture is scored, not only shown.
         working: side of the resized sample and of a token in it, for remarks on smaller defects; None: not known.
     """
 
@@ -70,6 +71,7 @@ class FolderSample:
     scans: ScanRules = field(default_factory=ScanRules)
     pictures: PictureRules = field(default_factory=PictureRules)
     working: tuple[int, int] | None = None
+    counts_picture: bool = True
 
     def check(self) -> Checked:
         """Read every file once and compare them."""
@@ -102,7 +104,9 @@ class FolderSample:
         decisive = [self.label, sorted((k, v.digest) for k, v in seen.items()), *rule, asdict(self.pictures)]
         digest = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
         picture = partial(self._picture, seen["image"]) if "image" in seen else None
-        entry = Entry(self.name, digest, partial(self._load, seen), picture)
+        shown = found.image if self.counts_picture else None
+        content = _content(shown, found.points)
+        entry = Entry(self.name, digest, partial(self._load, seen), picture, content, _size_of(found.image))
         return Checked(entry, (), tuple(warnings), tuple(remarks))
 
     def _picture(self, seen: Seen, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:
@@ -230,3 +234,17 @@ class FolderSample:
             full_size=found.full_size,
             fit=fit,
         )
+
+
+def _content(*scored: np.ndarray | None) -> str:
+    """Digest over pixels and points: equal for copies, in whatever format."""
+    digest = hashlib.sha256()
+    for array in scored:
+        if array is not None:
+            digest.update(f"{array.dtype} {array.shape} ".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _size_of(image: np.ndarray | None) -> tuple[int, int] | None:
+    return None if image is None else (image.shape[0], image.shape[1])

@@ -89,7 +89,8 @@ class Picture:
             return Checked(None, tuple(faults), tuple(warnings), tuple(remarks))
         settings = [self.label, self.nonzero, [entry.digest for entry in seen]]
         digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
-        entry = Entry(self.name, digest, partial(self._load, tuple(seen)), partial(self._picture, seen[0]))
+        load, show = partial(self._load, tuple(seen)), partial(self._picture, seen[0])
+        entry = Entry(self.name, digest, load, show, seen[0].digest)
         return Checked(entry, (), tuple(warnings), tuple(remarks))
 
     def _picture(self, seen: Seen, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:

@@ -3,13 +3,18 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from musc_jax.data.dataset import Dataset, Progress, assemble
+from musc_jax.data.assembly import assemble
+from musc_jax.data.batch_remarks import remark_on_copies, remark_on_sizes
+from musc_jax.data.dataset import Dataset, Progress
 from musc_jax.data.datasets import DATASETS
 from musc_jax.data.folder_layout import FolderLayout
 from musc_jax.data.sample import DataError
 from musc_jax.data.spec import MODALITIES
 from musc_jax.data.trees import Found, Request
 from musc_jax.storage.paths import UnsafeNameError, below
+
+HOW_COPIES_COUNT = ("once", "each")
+"""What samples of equal content count as."""
 
 
 def find_samples(name: str, request: Request) -> Found:
@@ -61,6 +66,7 @@ def open_dataset(
     progress: Progress | None = None,
     folder: FolderLayout | None = None,
     working: tuple[int, int] | None = None,
+    copies: str | None = None,
 ) -> Dataset:
     """Open a dataset and check every file that will be used before any work starts.
 
@@ -70,7 +76,7 @@ def open_dataset(
         cache_dir: where derived files are kept (cleaned scans, the synthetic set itself).
         categories: default all.
         modality: `"rgb"`, `"points"` or `"rgb+points"`; in `"rgb"` points are not looked at.
-        limit: take only the first so many samples of each category.
+        limit: take only so many samples of each category: the first ones; of `"folder"` some of each label.
         skip_bad: leave faulty samples out (`Dataset.skipped`) instead of refusing the dataset.
         seed: of the synthetic set; others do not use it.
         workers: threads that check and clean.
@@ -78,6 +84,8 @@ def open_dataset(
         folder: where `"folder"`, a plain folder, has what; others do not use it.
         working: side in pixels of the samples as they will be loaded, and of a token in them: then it is said of masks
             of a plain folder which defects are lost or smaller than a token.
+        copies: `"once"`: samples of equal content are one sample to whoever scores them (`Dataset.copies_count_once`);
+            `"each"`: they are samples like any others. Default `"once"` for `"folder"`.
 
     Returns:
         The dataset; oddities that stopped nothing are in its `warnings`.
@@ -87,16 +95,26 @@ def open_dataset(
             a file and the way out, in an order that does not depend on the file system.
         ValueError: an option is out of its range.
     """
+    if copies not in (None, *HOW_COPIES_COUNT):
+        raise ValueError(f"copies must be one of {', '.join(HOW_COPIES_COUNT)}, received {copies!r}")
     request = Request(data_dir, cache_dir, categories, modality, seed, workers, progress, folder, working)
     found = find_samples(name, request)
-    return assemble(
+    own = DATASETS[name].user_layout
+    dataset = assemble(
         name,
         found.candidates,
         faults=found.faults,
         warnings=found.warnings,
         accounts=found.accounts,
         limit=limit,
+        spread=own,
         skip_bad=skip_bad,
+        copies_count_once=copies == "once" or (copies is None and own),
         workers=workers,
         progress=progress,
     )
+    labels = {category: {one.name: one.label for one in found.candidates[category]} for category in dataset.categories}
+    remark_on_copies(dataset, labels)
+    if own:
+        remark_on_sizes(dataset)
+    return dataset

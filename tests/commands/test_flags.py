@@ -3,7 +3,7 @@
 import pytest
 from scenes import make_backbones
 
-from launch import distributed
+from launch import distributed, start
 from launch import eval as command
 from launch import flags as options
 
@@ -13,6 +13,8 @@ BAD = {
     "dataset": ["mvtec"],
     "limit": ["0", "-1", "all"],
     "skip_bad": ["maybe"],
+    "copies": ["twice"],
+    "unlabelled": ["maybe"],
     **{name: ["x"] for name in ("normal_dir", "abnormal_dir", "mask_dir", "normal_depth_dir", "abnormal_depth_dir")},
     **{name: ["x"] for name in ("depth_dir", "extensions")},
     "intrinsics": ["1,2,3,4", "1,2,3 --dataset=folder", "1,2,3,a --dataset=folder", "0,1,1,1 --dataset=folder"],
@@ -76,7 +78,7 @@ def refused(monkeypatch, tmp_path, capsys):
     """The command's one line about a flag; it fails where the dataset is opened."""
 
     def call(arguments):
-        monkeypatch.setattr(command, "open_dataset", lambda *_, **__: pytest.fail("the dataset was opened before"))
+        monkeypatch.setattr(start, "open_dataset", lambda *_, **__: pytest.fail("the dataset was opened before"))
         given = ["eval", f"--output_dir={tmp_path}", f"--cache_dir={tmp_path}"]
         assert command.main([*given, *arguments.split(" ")]) == 2
         err = capsys.readouterr().err

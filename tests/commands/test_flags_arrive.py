@@ -66,6 +66,7 @@ class Parts:
             warnings=(),
             accounts={},
             skipped={},
+            copies_count_once=False,
             digest=lambda _: "",
             names=lambda _: ["0", "1"],
             samples=lambda _, *, size, only: self.entries.update({"data.size": size}),
@@ -139,6 +140,7 @@ TABLE = {
     "data_dir=parts": ((), {"data.data_dir": "parts", "results.data_folders": (Path("parts"),)}),
     "categories=a,b": ((), {"data.categories": ["a", "b"]}),
     "limit=4": ((), {"data.limit": 4}),
+    "copies=each": ((), {"data.copies": "each"}),
     "skip_bad": ((), {"data.skip_bad": True, "run.skip_bad": True, "scored.skip_bad": True}),
     "modality=points": (
         (),

@@ -35,9 +35,9 @@ def write_mvtec_ad(root, *, categories=("bottle", "grid")):
             save(folder / "train" / "good" / f"{i:03d}.png", picture(i, shape))
         for i in range(3):
             save(folder / "test" / "good" / f"{i:03d}.png", picture(10 * number + i, shape))
-        for defect in ("broken_large", "contamination"):
+        for first, defect in ((100, "broken_large"), (110, "contamination")):
             for i in range(2):
-                save(folder / "test" / defect / f"{i:03d}.png", picture(100 + i, shape))
+                save(folder / "test" / defect / f"{i:03d}.png", picture(first + i, shape))
                 save(folder / "ground_truth" / defect / f"{i:03d}_mask.png", blob())
         (folder / "readme.txt").write_text("about")
         (folder / "license.txt").write_text("CC BY-NC-SA 4.0")

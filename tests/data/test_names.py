@@ -4,7 +4,8 @@ import pytest
 from dataset_trees import picture, save, write_visa
 
 from musc_jax.data import DataError, open_dataset
-from musc_jax.data.dataset import Candidate, Checked, assemble
+from musc_jax.data.assembly import assemble
+from musc_jax.data.dataset import Candidate, Checked
 from musc_jax.data.datasets import DATASETS
 from musc_jax.data.opening import find_samples
 from musc_jax.data.trees import Request

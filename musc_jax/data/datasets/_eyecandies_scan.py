@@ -109,7 +109,9 @@ class Scan:
         if mask.any() and (remark := mask_remark(self._path("mask.png"), mask)):
             warnings.append(remark)
         seen = {item: _Seen(content.digest, content.stamp) for item, content in contents.items()}
-        entry = Entry(self.index, self._digest(seen), partial(self._load, seen))
+        scored = sorted(item for item in seen if item.endswith((".png", ".tiff")) and item != "mask.png")
+        copied = "".join(seen[item].digest for item in scored)
+        entry = Entry(self.index, self._digest(seen), partial(self._load, seen), content=copied)
         return Checked(entry, (), tuple(warnings), tuple(remarks))
 
     def list_files(self) -> SampleFiles:

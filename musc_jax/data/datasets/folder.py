@@ -65,7 +65,8 @@ def find_folder(request: Request) -> Found:
         samples = finder.find()
         if samples or len(found.faults) == before:
             samples = _decided(samples, layout, request, found, category)
-            add_candidates(found, category, folder, [Candidate(sample.name, sample.check) for sample in samples])
+            own = [Candidate(one.name, one.check, label=one.label) for one in samples]
+            add_candidates(found, category, folder, own)
     return found
 
 
@@ -136,7 +137,11 @@ class _Finder:
                     if place.with_name(place.name + suffix).exists()
                 )
                 missing.append(f"{place}: the points of {image} are missing ({known}); add them{foreign}")
-            samples.append(FolderSample(names[i], image, scan, mask, group.label, tuple(missing)))
+            samples.append(
+                FolderSample(
+                    names[i], image, scan, mask, group.label, tuple(missing), counts_picture=self.modality != "points"
+                )
+            )
         self._tell(groups, samples)
         return samples
 

@@ -207,7 +207,9 @@ class Scan3d:
             return Checked(None, tuple(faults), tuple(warnings), tuple(remarks))
         settings = [self.label, self.points, plane_cleaning.VERSION, sorted((k, v.digest) for k, v in seen.items())]
         digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
-        return Checked(Entry(self.name, digest, partial(self._load, seen)), (), tuple(warnings), tuple(remarks))
+        copied = "".join(seen[kind].digest for kind in ("image", *(("scan",) if self.points else ())))
+        entry = Entry(self.name, digest, partial(self._load, seen), content=copied)
+        return Checked(entry, (), tuple(warnings), tuple(remarks))
 
     def list_files(self) -> SampleFiles:
         """Picture, scan and, of a defective sample, the mask."""

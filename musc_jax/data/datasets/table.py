@@ -59,7 +59,7 @@ def find_table(request: Request) -> Found:
         scans = decide_scan_rules(samples, layout, account, report, workers=workers, progress=progress)
         pictures = decide_picture_rules(samples, layout, account, workers=workers, progress=progress)
         samples = [replace(sample, scans=scans, pictures=pictures, working=request.working) for sample in samples]
-        add_candidates(found, category, path, [Candidate(sample.name, sample.check) for sample in samples])
+        add_candidates(found, category, path, [Candidate(one.name, one.check, label=one.label) for one in samples])
     return found
 
 

@@ -241,9 +241,8 @@ def test_no_cluster_is_a_warning_every_time(tmp_path):
         Image.fromarray(depth).save(folder / f"{index}_depth.png")
     for _ in range(2):
         dataset = read(tmp_path / "d")
-        assert [
-            ("no cluster" in line, f"{index}_depth.png" in line) for index, line in enumerate(dataset.warnings)
-        ] == [
+        warnings = [line for line in dataset.warnings if "copy of another" not in line]
+        assert [("no cluster" in line, f"{index}_depth.png" in line) for index, line in enumerate(warnings)] == [
             (True, True),
             (True, True),
         ]

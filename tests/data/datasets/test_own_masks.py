@@ -355,7 +355,7 @@ def test_a_rule_that_is_asked_for_is_followed(tmp_path, asked, wanted):
 def test_rules_are_decided_over_all_masks_whatever_is_scored(tmp_path):
     """Two of three masks are left out by the limit; alone, the first would be a large defect."""
     masks = [png(painted(i, [255], [0])) for i in range(3)]
-    dataset = opened(tmp_path / "parts", masks, limit=3)
+    dataset = opened(tmp_path / "parts", masks, limit=2)
     (bad,) = [sample for sample in dataset.samples("parts", size=SIDE) if sample.gt_label]
     np.testing.assert_array_equal(bad.gt_mask, truth(0))
     assert dataset.accounts["parts"].facts["masks"]["files"] == 3

@@ -371,9 +371,9 @@ def test_every_form_of_transparency(name, data):
 
 def test_a_file_that_is_transparent_everywhere_is_not_believed(tmp_path):
     """As 32-bit pictures whose fourth byte nobody set."""
-    pixels = np.concatenate([picture(0), np.zeros((40, 40, 1), np.uint8)], -1)
-    dataset = opened(write(tmp_path / "parts", {f"{i}.png": encoded(pixels, "PNG") for i in range(2)}))
-    np.testing.assert_array_equal(dataset.load("parts", 0, size=40).image, pixels[..., :3])
+    pixels = [np.concatenate([picture(i), np.zeros((40, 40, 1), np.uint8)], -1) for i in range(2)]
+    dataset = opened(write(tmp_path / "parts", {f"{i}.png": encoded(p, "PNG") for i, p in enumerate(pixels)}))
+    np.testing.assert_array_equal(dataset.load("parts", 0, size=40).image, pixels[0][..., :3])
     (line,) = dataset.warnings
     assert "0.png: is transparent everywhere, which is not believed" in line
     assert "alpha" not in dataset.accounts["parts"].facts
@@ -381,9 +381,10 @@ def test_a_file_that_is_transparent_everywhere_is_not_believed(tmp_path):
 
 def test_a_picture_that_vanishes_on_its_background_is_named(tmp_path):
     """White ink on nothing, on white."""
-    pixels = np.full((40, 40, 4), 255, np.uint8)
+    pixels = np.full((2, 40, 40, 4), 255, np.uint8)
     pixels[..., 3] = blob()
-    root = write(tmp_path / "parts", {f"{i}.png": encoded(pixels, "PNG") for i in range(2)})
+    pixels[1, 0, 0, 3] = 255
+    root = write(tmp_path / "parts", {f"{i}.png": encoded(pixels[i], "PNG") for i in range(2)})
     assert "0.png: shows one colour only (255,255,255); pass another --background" in opened(root).warnings[0]
     assert not opened(root, background=(0, 0, 0)).warnings
 
@@ -452,7 +453,7 @@ def test_of_several_pages_the_first_is_read_which_is_said(tmp_path):
         "4.tif": pages(1),
     }
     dataset = opened(write(tmp_path / "parts", files))
-    (line,) = dataset.warnings
+    (line,) = (line for line in dataset.warnings if "are copies of others" not in line)
     assert line.startswith(f"{tmp_path / 'parts' / '0.tif'}: has 3 pictures in it; the first is read; the same of ")
     assert line.endswith("parts/1.gif, parts/2.webp, parts/3.png")
     assert len(dataset.accounts["parts"].facts["pages"]["has 3 pictures in it; the first is read"]) == 4
@@ -493,10 +494,10 @@ def test_numbers_that_are_no_picture_are_refused(tmp_path):
 def test_pictures_beyond_pillows_own_limit_are_read(tmp_path, monkeypatch):
     """It is a setting of the process, which stays as it is; there is a limit of this program's own."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    files = {"0.png": encoded(picture(0), "PNG"), "1.jpg": encoded(picture(1), "JPEG"), "2.tif": pages(1)}
+    files = {"0.png": encoded(picture(2), "PNG"), "1.jpg": encoded(picture(1), "JPEG"), "2.tif": pages(1)}
     dataset = opened(write(tmp_path / "parts", files))
     assert not dataset.warnings
-    np.testing.assert_array_equal(dataset.load("parts", 0, size=40).image, picture(0))
+    np.testing.assert_array_equal(dataset.load("parts", 0, size=40).image, picture(2))
     assert dataset.load("parts", 1, size=40).image.any()
     assert Image.MAX_IMAGE_PIXELS == 100
 
