@@ -38,17 +38,17 @@ def test_odd_files_are_told_of_in_a_line_each(tmp_path):
     header = [
         "ply",
         "format ascii 1.0",
-        "element vertex 1",
+        "element vertex 2",
         *(f"property float {name}" for name in "xyz"),
         "end_header",
     ]
-    (tmp_path / "a.ply").write_text("\n".join([*header, "1 2 3\n"]))
+    (tmp_path / "a.ply").write_text("\n".join([*header, "1 2 3", "2 3 4\n"]))
     (tmp_path / "b.pth").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     (tmp_path / "c.mat").write_bytes(b"MATLAB")
     (tmp_path / "d.pcd").write_bytes(b"nothing")
     lines = run("benchmarks.odd", str(tmp_path)).splitlines()
     assert [line.removeprefix(f"{tmp_path}/") for line in lines] == [
-        "a.ply: 1 points without a grid, 1 of them there, z 3 to 3",
+        "a.ply: 2 points without a grid, 2 of them there, z 3 to 4",
         "b.pth: no weights: a Git LFS pointer, not the file itself; fetch that by `git lfs pull`",
         "c.mat: no reader",
         "d.pcd: no points: is no PCD file; copy it again from the dataset's archive",
