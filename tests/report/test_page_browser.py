@@ -344,7 +344,8 @@ def test_the_cloud_can_be_turned(tab, charted):
 def test_curves_are_drawn_when_they_come_into_view(tab, charted):
     shown = tab
     shown.open(charted, height=300)
-    assert not shown.run("self.Plotly"), "a phone has better things to do until then"
+    shown.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert not shown.run("document.querySelector('.curve')"), "a phone has better things to do until then"
     shown.run("document.getElementById('curves').scrollIntoView()")
     shown.until("document.querySelectorAll('#curves .js-plotly-plot').length === 2")
     roc, precision = shown.run(
