@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from benchmarks import backbones, hot_paths, plain, whole
+from benchmarks import backbones, forms, hot_paths, plain, whole
 from benchmarks.hot_paths import Setting
 from benchmarks.machine import cores
 from benchmarks.timing import Row
@@ -36,7 +36,7 @@ _LINE = "{:<66} {:>10} {:>12} {:>12} {:>5}"
 
 def rows() -> dict[str, Callable[[Setting], Row]]:
     """All rows of this machine by name."""
-    found = {**hot_paths.ROWS, **backbones.ROWS, **whole.ROWS}
+    found = {**hot_paths.ROWS, **backbones.ROWS, **whole.ROWS, **forms.rows()}
     return found | whole.GPU_ROWS if jax.default_backend() == "gpu" else found
 
 

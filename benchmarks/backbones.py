@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import weights
-from benchmarks import plain, plain_eval
+from benchmarks import plain, plain_backbones
 from benchmarks.hot_paths import Setting, agree, torch_run, torch_statements
 from benchmarks.timing import Comparison, Row, compare
 from musc_jax.models import Backbone
@@ -26,7 +26,7 @@ def encoder(setting: Setting) -> Row:
     own = {kind: values["encoder"] for kind, values in backbone.variables.items()}
     encode = jax.jit(partial(GroupEncoder(backbone.module.config).apply, point_norm="checkpoint"))
     straightforward = jax.jit(plain.group_encoder)
-    named = plain_eval.checkpoint_names(backbone.variables)
+    named = plain_backbones.checkpoint_names(backbone.variables)
     runs: dict[str, Callable[[], Any]] = {
         "ours": lambda: encode(own, groups),
         "straightforward": lambda: straightforward(groups, named),
@@ -67,7 +67,7 @@ def vit(setting: Setting) -> Row:
     backbone, ours, images = _vit(setting, "float32")
     config = backbone.module.config
     taps = setting.pick(BLOCKS, (0, 1))
-    straightforward = jax.jit(partial(plain_eval.image_tokens, config=config, blocks=taps))
+    straightforward = jax.jit(partial(plain_backbones.image_tokens, config=config, blocks=taps))
     runs = {"ours": ours, "straightforward": lambda: straightforward(backbone.variables["params"], images)}
     if torch_statements():
         runs["torch"] = _torch_vit(images, config.depth, half=False)

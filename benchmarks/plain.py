@@ -1,8 +1,9 @@
 """Plain statements of the stages, the other side of every ratio. Unimproved on purpose.
 
 One sample, one group or one pixel at a time where that is how the method reads; NumPy, or JAX where the stage is
-arithmetic; the caller jits what is JAX. Shapes as in the library. PyTorch's are in `plain_torch`, the backbones and the
-whole of a run in `plain_eval`.
+arithmetic; the caller jits what is JAX. Shapes as in the library. PyTorch's are in `plain_torch`, the image
+backbone in `plain_backbones`. The whole of a run, and every form of the kernels' table, have the library's own plain
+statements on the other side.
 """
 
 import time

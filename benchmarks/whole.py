@@ -1,5 +1,6 @@
 """The whole of `eval` without reading files, and how its scoring grows with the number of samples."""
 
+import dataclasses
 import inspect
 import time
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ import numpy as np
 
 import musc_jax as m
 import weights
-from benchmarks import inputs, plain_eval
+from benchmarks import inputs
 from benchmarks.hot_paths import Setting, difference
 from benchmarks.timing import Comparison, Probe, Row, alternate, exponent
 from musc_jax import Config, pipeline
@@ -155,18 +156,16 @@ def _stages(run: _Run) -> str:
 
 
 def _beside_plain(row: Row, samples: list[Sample], config: Config, ours: _Run) -> None:
-    """The same by plain statements: once, after three samples that compile, because it takes minutes."""
-    statement = plain_eval.PlainEval(config)
-    statement(samples[:3])
-    # What depends on the number of samples is compiled here.
-    statement.compile_pairs(len(samples))
+    """The same by the library's plain statements: once, without compilation, because it takes minutes."""
+    programs = Programs(profile=True)
+    plain = dataclasses.replace(config, implementation="plain")
     started = time.perf_counter()
-    found = statement(samples)
-    seconds = time.perf_counter() - started
+    found = pipeline.score(samples, plain, programs=programs)
+    seconds = time.perf_counter() - started - programs.compile_seconds
     row.comparisons.append(Comparison("plain statements", seconds / ours.seconds, milliseconds=1000 * seconds))
     for name, own, other in (
-        ("patch scores", ours.results.patch_scores.image, found.image),
-        ("group scores", ours.results.patch_scores.points, found.points),
+        ("patch scores", ours.results.patch_scores.image, found.patch_scores.image),
+        ("group scores", ours.results.patch_scores.points, found.patch_scores.points),
         ("maps", ours.results.anomaly_maps, found.anomaly_maps),
         ("sample scores", ours.results.pred_scores, found.pred_scores),
     ):

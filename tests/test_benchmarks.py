@@ -1,11 +1,16 @@
 """The benchmark programs run; what they measure is judged on an idle machine."""
 
+import importlib
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
+import jax
 import pytest
+
+from musc_jax.kernels import FORMS, OPERATIONS
 
 ROOT = Path(__file__).parents[1]
 
@@ -16,10 +21,31 @@ def run(*arguments):
     return done.stdout
 
 
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_has_a_row_with_inputs(name, monkeypatch):
+    """Of all platforms, also those that this machine does not have."""
+    monkeypatch.syspath_prepend(ROOT)  # benchmarks are not installed
+    forms = importlib.import_module("benchmarks.forms")
+    quick = importlib.import_module("benchmarks.hot_paths").Setting(quick=True)
+    arrays, options = forms.INPUTS[name](quick)
+    statement = partial(OPERATIONS[name].statement, **options)
+    want = jax.eval_shape(statement, *arrays)
+    for form in FORMS[name].values():
+        assert jax.eval_shape(partial(form.function, **options), *arrays) == want
+    own = {key for key in ("default", jax.default_backend()) if key in FORMS[name]}
+    titles = {f"form_{name}" + ("" if key == "default" else f"_{key}") for key in own}
+    assert titles <= set(forms.rows())
+
+
 @pytest.mark.slow
 def test_rows_of_every_kind():
-    out = run("benchmarks", "--quick", "--repeats=1", "--only=mutual,encoder,scaling")
-    for title in ("mutual scoring (4 x 196 x 64)", "mini-PointNet encoder (64 x 128)", "growth of mutual scoring"):
+    out = run("benchmarks", "--quick", "--repeats=1", "--only=mutual,encoder,scaling,form_lowest_mean")
+    for title in (
+        "lowest_mean: by_bisection (default)",
+        "mutual scoring (4 x 196 x 64)",
+        "mini-PointNet encoder (64 x 128)",
+        "growth of mutual scoring",
+    ):
         assert title in out
 
 
