@@ -119,7 +119,9 @@ def _evaluate(
         if folder is None:
             continue
         if scored is not None:
-            record = write_results(folder, dataset, category, digest, scored, unwritten, save=save, note=note)
+            record = write_results(
+                folder, dataset, category, digest, scored, unwritten, resolved=resolved, save=save, note=note
+            )
         records[category] = record
     if folder:
         summarise(resolved, dataset, division, folder, records, programs, note, started, origins=origins(dataset))

@@ -34,7 +34,7 @@ from musc_jax.models import Backbone, GivenTokens
 flags = inputs.flags
 
 _DEFAULT_CACHE = weights.default_folder().parent
-_SAVE = ("maps", "images")
+_SAVE = ("maps", "images", "report")
 # JAX's keys take no more bits: seeds above would repeat those below.
 _HIGHEST_SEED = 2**32 - 1
 # Datasets in what help says
@@ -151,7 +151,7 @@ MEMORY_GB = flags.DEFINE_float(
 OUTPUT_DIR = flags.DEFINE_string("output_dir", "results", "Where results are written.")
 REPLACE = flags.DEFINE_bool("replace", False, "Replace results of other samples that lie where these go.")
 CACHE_DIR = flags.DEFINE_string("cache_dir", str(_DEFAULT_CACHE), "Where derived files are kept.")
-SAVE = flags.DEFINE_list("save", [], "What to save besides scores and metrics: maps, images.")
+SAVE = flags.DEFINE_list("save", [], "What to save besides scores and metrics: maps, images, report (a page).")
 PROFILE = flags.DEFINE_bool(
     "profile", False, "List the seconds of each stage: every stage is waited for then, which costs time on a GPU."
 )

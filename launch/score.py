@@ -12,7 +12,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,13 @@ from launch import flags as options
 from launch import input_flags as inputs
 from launch.command import say
 from launch.compilation import keep_programs
-from launch.evaluation import Scored, run_category
+from launch.evaluation import Scored, few_samples, run_category
 from launch.identity import category_digest
 from launch.output import ResultsFolder, refuse_within
 from launch.own_files import REPORT, TABLES
 from launch.progress import ProgressBar
-from launch.score_files import Picture, ProductFiles, least_bytes
-from launch.score_page import score_page, settings_of
+from launch.score_files import ProductFiles, least_bytes
+from launch.score_page import pictures_of, product_page
 from launch.summary import versions
 from launch.unwritten import Unwritten
 from launch.writing import origins
@@ -160,26 +160,22 @@ def _write(
     note: str | None,
 ) -> dict[str, Any]:
     """Writes a product's files, its tables first; returns what run.json says about it."""
-    place = {name: i for i, name in enumerate(dataset.names(category))}
-    names = [sample.name for sample in predictions]
-
-    def picture(index: int, most: int) -> Any:
-        return dataset.picture(category, place[names[index]], max_pixels=most)
-
+    picture = pictures_of(dataset, category, predictions)
     files = ProductFiles(predictions, save, picture)
     tables = files.tables()
     skipped = [*dataset.skipped[category], *(error.name for error in scored.results.skipped)]
+    odd = few_samples(dataset, category)
     facts: dict[str, Any] = {
         "digest": "",
         "metrics": {},
         "timings": scored.seconds,
-        "warnings": [note] if note else [],
+        "warnings": [*([note] if note else []), *odd],
         "num_samples": len(predictions),
         "skipped": skipped,
         "origin": origins(dataset)[category],
     }
     folder.write_category(category, save=(), files=tables, **facts)
-    page = partial(_page, dataset, category, place, names, predictions, picture, skipped, resolved, note)
+    page = partial(product_page, dataset, category, predictions, resolved, skipped=skipped, warnings=odd, note=note)
     bar = ProgressBar(f"{category}: ")
     try:
         written = _counted(files.saved(), bar, len(predictions))
@@ -214,34 +210,6 @@ def _counted(files: Iterator[tuple[str, bytes]], bar: ProgressBar, total: int) -
 def _last(page: Callable[[], str], save: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
     if "report" in save:
         yield REPORT, page().encode()
-
-
-def _page(
-    dataset: Dataset,
-    category: str,
-    place: Mapping[str, int],
-    names: Sequence[str],
-    predictions: Predictions,
-    picture: Picture,
-    skipped: Sequence[str],
-    resolved: Resolved,
-    note: str | None,
-) -> str:
-    def cloud(index: int) -> Any:
-        return dataset.load(category, place[names[index]], size=resolved.size).points
-
-    has_points = resolved.points is not None
-    return score_page(
-        category,
-        predictions,
-        picture=picture,
-        cloud=cloud if has_points else lambda index: None,
-        settings=settings_of(resolved.config.as_dict(), **{"musc-jax": versions()["musc-jax"]}),
-        notes=[note] if note else [],
-        inputs=dataset.accounts[category].lines,
-        warnings=dataset.warnings,
-        skipped=[(name, "left out") for name in skipped],
-    )
 
 
 def _tell(category: str, predictions: Predictions, place: Path, note: str | None, *, page: bool) -> None:

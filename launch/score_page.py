@@ -7,7 +7,9 @@ import numpy as np
 from jaxtyping import Float
 
 from launch.score_files import Picture
+from launch.summary import versions
 from musc_jax import upsample_grid
+from musc_jax.data import Dataset
 from musc_jax.predictions import Prediction, Predictions
 from musc_jax.report.page import (
     Page,
@@ -18,6 +20,7 @@ from musc_jax.report.page import (
     report_html,
 )
 from musc_jax.report.regions import enlarge_map
+from musc_jax.resolved import Resolved
 from musc_jax.storage.paths import readable
 
 _PICTURE_PIXELS = 250_000
@@ -137,6 +140,55 @@ class _Samples(Sequence[PageSample]):
             there = there[np.sort(np.random.default_rng(0).choice(len(there), _CLOUD_POINTS, replace=False))]
         rows, columns = there.T
         return PageCloud(points[rows, columns], self._predictions.results.anomaly_maps[index][rows, columns])
+
+
+def pictures_of(dataset: Dataset, category: str, predictions: Predictions) -> Picture:
+    """Pictures of the samples as they are shown, by their indices in `predictions`."""
+    place = {name: i for i, name in enumerate(dataset.names(category))}
+    names = [sample.name for sample in predictions]
+    return lambda index, most: dataset.picture(category, place[names[index]], max_pixels=most)
+
+
+def product_page(
+    dataset: Dataset,
+    category: str,
+    predictions: Predictions,
+    resolved: Resolved,
+    *,
+    skipped: Sequence[str] = (),
+    warnings: Sequence[str] = (),
+    note: str | None = None,
+) -> str:
+    """The page of a category that was scored.
+
+    Args:
+        dataset: Where its pictures and scans are.
+        category: Its name.
+        predictions: Its samples.
+        resolved: How it was scored.
+        skipped: Names of samples that were left out.
+        warnings: Beside those of the dataset.
+        note: Such as that the weights are random.
+    """
+    place = {name: i for i, name in enumerate(dataset.names(category))}
+    names = [sample.name for sample in predictions]
+
+    def cloud(index: int) -> Float[np.ndarray, "S S 3"] | None:
+        if resolved.points is None:
+            return None
+        return dataset.load(category, place[names[index]], size=resolved.size).points
+
+    return score_page(
+        category,
+        predictions,
+        picture=pictures_of(dataset, category, predictions),
+        cloud=cloud,
+        settings=settings_of(resolved.config.as_dict(), **{"musc-jax": versions()["musc-jax"]}),
+        notes=[note] if note else [],
+        inputs=dataset.accounts[category].lines,
+        warnings=[*warnings, *dataset.warnings],
+        skipped=[(name, "left out") for name in skipped],
+    )
 
 
 def settings_of(config: Mapping[str, Any], **more: object) -> dict[str, object]:

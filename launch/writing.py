@@ -1,7 +1,7 @@
 """Putting results into their folder: whether there is room is seen first, and scores come before all else."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from launch import input_flags as inputs
@@ -9,10 +9,14 @@ from launch.category_files import least_bytes, saved_files, scores_table
 from launch.command import say
 from launch.evaluation import Scored, few_samples
 from launch.output import SCORES, Origin, OutputError, ResultsFolder
+from launch.own_files import REPORT
+from launch.score_page import product_page
 from launch.summary import lost_masks
 from launch.unwritten import Unwritten
 from musc_jax import metrics as measure
 from musc_jax.data import Dataset
+from musc_jax.predictions import predict
+from musc_jax.resolved import Resolved
 
 
 def origins(dataset: Dataset) -> dict[str, Origin]:
@@ -47,6 +51,7 @@ def write_results(
     scored: Scored,
     unwritten: Unwritten,
     *,
+    resolved: Resolved,
     save: tuple[str, ...],
     note: str | None,
 ) -> dict[str, Any]:
@@ -70,13 +75,24 @@ def write_results(
         "origin": Origin(inputs.sources(category), dataset.digest(category)),
     }
     table = {SCORES: scores_table(scored.results)}
+    page = _page(dataset, category, scored, resolved, facts, note) if "report" in save else iter(())
     try:
         record = folder.write_category(category, save=(), files=table, **facts)
         if save:
-            files = itertools.chain(table.items(), saved_files(scored.results, save, note))
+            files = itertools.chain(table.items(), saved_files(scored.results, save, note), page)
             record = folder.write_category(category, save=save, files=files, **facts)
     except (OutputError, KeyboardInterrupt):
         kept = unwritten.keep(digest, scored)
         say(f"{category}: what was computed {f'is kept in {kept}' if kept else 'could not be kept'}")
         raise
     return record
+
+
+def _page(
+    dataset: Dataset, category: str, scored: Scored, resolved: Resolved, facts: Mapping[str, Any], note: str | None
+) -> Iterator[tuple[str, bytes]]:
+    """The page, made when its turn comes."""
+    skipped = [*dataset.skipped[category], *facts["skipped"]]
+    found = predict(scored.results)
+    page = product_page(dataset, category, found, resolved, skipped=skipped, warnings=facts["warnings"], note=note)
+    yield REPORT, page.encode()

@@ -51,7 +51,7 @@ def read_scores(folder):
 @pytest.mark.parametrize("modality", ["rgb", "points", "rgb+points"])
 def test_a_run_from_start_to_end(run, candies, modality):
     before = fingerprint(candies)
-    code, out, _, folder = run(f"--modality={modality}", "--save=maps,images")
+    code, out, _, folder = run(f"--modality={modality}", "--save=maps,images,report")
     assert code == 0
     assert "Apple" in out
     assert "Berry" in out
@@ -93,6 +93,12 @@ def test_a_run_from_start_to_end(run, candies, modality):
     assert (folder / "metrics.csv").read_text().splitlines()[-1].startswith("mean,")
     assert fingerprint(candies) == before
     assert not [p for p in folder.rglob("*") if "partial" in p.name]
+    page = (folder / "Apple" / "report.html").read_text(encoding="utf-8")
+    content = json.loads(page.split('id="content">')[1].split("</script>")[0])
+    assert {sample["name"] for sample in content["samples"]} == {row["sample"] for row in read_scores(folder / "Apple")}
+    # With labels there are curves, with points a cloud.
+    assert content["metrics"] is not None
+    assert bool(content["samples"][0].get("cloud")) == (modality != "rgb")
 
 
 @pytest.mark.parametrize(
