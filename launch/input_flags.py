@@ -8,7 +8,7 @@ from launch import command
 from launch.own_flags import OwnFlags
 from musc_jax.config import ConfigError
 from musc_jax.data import DATASETS, Camera, FolderLayout
-from musc_jax.data.folder_layout import MASK_RULES
+from musc_jax.data.folder_layout import MASK_RULES, UNMASKED
 from musc_jax.data.formats.resizing import FITS
 from musc_jax.data.opening import HOW_COPIES_COUNT
 from musc_jax.storage.paths import readable
@@ -46,6 +46,9 @@ MASK_DIR = flags.DEFINE_list("mask_dir", [], "folder: subfolder of masks, or one
 DEPTH_DIR = flags.DEFINE_string("depth_dir", None, "folder: subfolder of point data; default beside the pictures.")
 NORMAL_DEPTH_DIR = flags.DEFINE_list("normal_depth_dir", [], "folder: subfolders of the good samples' point data.")
 ABNORMAL_DEPTH_DIR = flags.DEFINE_list("abnormal_depth_dir", [], "folder: the same of the defective samples.")
+UNMASKED_SAMPLES = flags.DEFINE_enum(
+    "unmasked", "refuse", list(UNMASKED), "folder: what samples without a mask are in a flat folder with --mask_dir."
+)
 UNLABELLED = flags.DEFINE_bool(
     "unlabelled", False, "folder: its folders are one product, also if they are called good or bad."
 )
@@ -96,6 +99,7 @@ MAX_PIXELS = flags.DEFINE_integer("max_pixels", 64_000_000, "folder: pictures of
 
 _OF_FOLDER = (
     NORMAL_DIR, ABNORMAL_DIR, MASK_DIR, DEPTH_DIR, NORMAL_DEPTH_DIR, ABNORMAL_DEPTH_DIR, UNLABELLED, EXTENSIONS,
+    UNMASKED_SAMPLES,
     INTRINSICS, DEPTH_SCALE, DEPTH_KIND, PIXEL_PITCH, POINTS_SCALE, POINT_ORDER, INVALID, FIT, BITS, BACKGROUND, MASKS,
     MAX_PIXELS,
 )  # fmt: skip
@@ -133,6 +137,7 @@ def folder_layout() -> FolderLayout | None:
         abnormal_depth_dir=tuple(ABNORMAL_DEPTH_DIR.value),
         depth_dir=DEPTH_DIR.value,
         unlabelled=UNLABELLED.value,
+        unmasked=UNMASKED_SAMPLES.value,
         extensions=None if EXTENSIONS.value is None else tuple(EXTENSIONS.value),
         camera=camera,
         depth_scale=DEPTH_SCALE.value,

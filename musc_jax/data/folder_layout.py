@@ -13,6 +13,10 @@ MASK_RULES = ("auto", "white", "black", "nonzero", "alpha")
 """How masks are read: decided over all of them; what is bright, dark, not 0 or opaque is a defect."""
 
 
+UNMASKED = ("refuse", "good")
+"""What a sample without a mask can be in a flat folder that has masks."""
+
+
 class Camera(NamedTuple):
     """A pinhole camera: what depth is turned into points with.
 
@@ -37,6 +41,7 @@ class FolderLayout:
         mask_dir: folders of masks, one for each `abnormal_dir` or one for all.
         normal_depth_dir, abnormal_depth_dir: folders of point data, likewise.
         depth_dir: one folder of point data for all. Without any of these, point data lies beside the pictures.
+        unmasked: what a sample without a mask is in a flat folder that has masks: "refuse" it, or it is "good".
         unlabelled: whether a flat folder's samples are one product whatever the folders in it are called; otherwise one
             that has folders called good or bad, and nothing else, wants them named.
         extensions: of pictures; default every known one.
@@ -62,6 +67,7 @@ class FolderLayout:
     abnormal_depth_dir: tuple[str, ...] = ()
     depth_dir: str | None = None
     unlabelled: bool = False
+    unmasked: str = "refuse"
     extensions: tuple[str, ...] | None = None
     camera: Camera | None = None
     depth_scale: float | None = None
@@ -94,6 +100,8 @@ class FolderLayout:
                 "pixel_pitch: expected metres of a pixel, above 0, or its width,height, received "
                 + ",".join(map(str, self.pixel_pitch))
             )
+        if self.unmasked not in UNMASKED:
+            raise DataError(f"unmasked: expected one of {', '.join(UNMASKED)}, received {self.unmasked!r}")
         if self.depth_kind not in ("depth", "height"):
             raise DataError(f"depth_kind: expected depth or height, received {self.depth_kind!r}")
         if self.depth_kind == "height" and self.camera is not None:

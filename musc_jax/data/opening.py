@@ -8,6 +8,7 @@ from musc_jax.data.batch_remarks import remark_on_copies, remark_on_sizes
 from musc_jax.data.dataset import Dataset, Progress
 from musc_jax.data.datasets import DATASETS
 from musc_jax.data.folder_layout import FolderLayout
+from musc_jax.data.recognition import other_dataset
 from musc_jax.data.sample import DataError
 from musc_jax.data.spec import MODALITIES
 from musc_jax.data.trees import Found, Request
@@ -33,7 +34,19 @@ def find_samples(name: str, request: Request) -> Found:
     if request.modality not in spec.modalities:
         raise DataError(f"{name} has pictures only, no points; take modality rgb (--modality=rgb)")
     _check_categories(request.categories)
-    return spec.find(request)
+    try:
+        found = spec.find(request)
+    except DataError as error:
+        raise DataError("\n  note: ".join([str(error), *_other(name, request)])) from None
+    if found.faults:
+        found.warnings += _other(name, request)
+    return found
+
+
+def _other(name: str, request: Request) -> list[str]:
+    """A note where the folder is another dataset's."""
+    note = other_dataset(name, Path(request.data_dir)) if request.data_dir is not None else ""
+    return [note] if note else []
 
 
 def _check_categories(categories: Sequence[str] | None) -> None:

@@ -14,6 +14,7 @@ BAD = {
     "limit": ["0", "-1", "all"],
     "skip_bad": ["maybe"],
     "copies": ["twice"],
+    "unmasked": ["bad"],
     "unlabelled": ["maybe"],
     **{name: ["x"] for name in ("normal_dir", "abnormal_dir", "mask_dir", "normal_depth_dir", "abnormal_depth_dir")},
     **{name: ["x"] for name in ("depth_dir", "extensions")},
@@ -62,7 +63,16 @@ BAD = {
     "process_id": ["0", "2 --coordinator=host:1 --num_processes=2"],
 }
 # Names of files and of categories are looked for; nothing can be said about them before.
-LOOKED_FOR = {"data_dir", "categories", "weights_rgb", "weights_points", "weights_dir", "output_dir", "cache_dir"}
+LOOKED_FOR = {
+    "data_dir",
+    "features",
+    "categories",
+    "weights_rgb",
+    "weights_points",
+    "weights_dir",
+    "output_dir",
+    "cache_dir",
+}
 # What only a backbone can tell.
 BY_BACKBONE = {"image_size": "33", "blocks": "0,1,9", "group_size": "1025"}
 

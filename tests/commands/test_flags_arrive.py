@@ -153,6 +153,7 @@ TABLE = {
     "normal_depth_dir=x": (FOLDER, {"data.folder.normal_depth_dir": ("x",), "results.data_folders": WITHIN}),
     "abnormal_depth_dir=x": (FOLDER, {"data.folder.abnormal_depth_dir": ("x",), "results.data_folders": WITHIN}),
     "unlabelled": (FOLDER, {"data.folder.unlabelled": True}),
+    "unmasked=good": (FOLDER, {"data.folder.unmasked": "good"}),
     "extensions=.x": (FOLDER, {"data.folder.extensions": (".x",)}),
     "intrinsics=1,2,3,4": (
         FOLDER,

@@ -120,14 +120,18 @@ class _Finder:
             return []
         masks, points = find_masks(self.search, own), find_points(self.search, own)
         names = safe_names([f"{group.prefix}{'_' if group.prefix else ''}{stem}" for group, stem in own])
-        samples = []
+        samples, unmasked = [], 0
         for i, (group, stem) in enumerate(own):
+            label = group.label
             image, mask, scan = group.pictures.get(stem), masks.of.get(i), points.of.get(i)
             missing = []
             if group.masks is not None and mask is None and i not in masks.undecided:
-                missing.append(
-                    f"{_expected(group.masks, group, stem)}.png: is missing, the mask of {image or scan}; add it"
-                )
+                if group.label is None and self.layout.unmasked == "good":
+                    label, unmasked = 0, unmasked + 1
+                else:
+                    good = ", or pass --unmasked=good if that says that it is good" if group.label is None else ""
+                    wanted = f"{_expected(group.masks, group, stem)}.png"
+                    missing.append(f"{wanted}: is missing, the mask of {image or scan}; add it{good}")
             if self.search.wants_points and scan is None and i not in points.undecided:
                 known = listed(point_extensions(group))
                 place = _expected(group.points, group, stem) if group.points else group.images / stem
@@ -139,9 +143,12 @@ class _Finder:
                 missing.append(f"{place}: the points of {image} are missing ({known}); add them{foreign}")
             samples.append(
                 FolderSample(
-                    names[i], image, scan, mask, group.label, tuple(missing), counts_picture=self.modality != "points"
+                    names[i], image, scan, mask, label, tuple(missing), counts_picture=self.modality != "points"
                 )
             )
+        if unmasked:
+            line = f"{unmasked} of {len(samples)} samples have no mask and count as good (--unmasked=good)"
+            self.account.add("unmasked", {"samples": unmasked}, line)
         self._tell(groups, samples)
         return samples
 

@@ -263,3 +263,23 @@ def test_scans_alone_in_a_folder_of_their_own(root):
     dataset = load(root / "labelled", "points", **layout)
     assert dataset.names("labelled") == ("a_0", "a_1", "b_0", "b_1")
     assert [dataset.load("labelled", i, size=SIDE).points[0, 0, 2] for i in range(4)] == [1, 2, 5, 6]
+
+
+def test_masks_of_defective_samples_only_in_a_flat_folder(root):
+    """Refused with the way out; or those without one are good, if somebody says so."""
+    save(root / "truth" / "001_mask.png", blob())
+    layout = {"mask_dir": (str(root / "truth"),)}
+    with pytest.raises(DataError, match="add it, or pass --unmasked=good if that says that it is good") as error:
+        load(root / "good", **layout)
+    assert "001.png" not in str(error.value)
+    dataset = load(root / "good", unmasked="good", **layout)
+    samples = list(dataset.samples("good", size=SIDE))
+    assert [sample.gt_label for sample in samples] == [0, 1, 0]
+    assert [bool(sample.gt_mask.any()) for sample in samples] == [False, True, False]
+    assert "2 of 3 samples have no mask and count as good (--unmasked=good)" in account(dataset).lines
+    # Of a sample that is called defective it says nothing.
+    save(root / "bad" / "000.png", picture(9))
+    with pytest.raises(DataError, match=r"000\.png: is missing, the mask of .*; add it\n"):
+        load(root, unmasked="good", normal_dir=("good",), abnormal_dir=("bad",), mask_dir=("truth",))
+    with pytest.raises(DataError, match="unmasked: expected one of refuse, good, received 'bad'"):
+        FolderLayout(unmasked="bad")
