@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageFilter
-from scipy.ndimage import zoom
 from scipy.spatial import cKDTree
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -174,23 +173,6 @@ def point_map(points: np.ndarray, valid: np.ndarray, centers: np.ndarray, values
     image[valid] = (weight * values[index]).sum(1) / weight.sum(1)
     grey = Image.fromarray((255 * image.reshape(size, size) / image.max()).astype(np.uint8))
     return np.asarray(grey.filter(ImageFilter.GaussianBlur(4)), np.float32) * image.max() / 255
-
-
-def image_map(scores: np.ndarray, size: int) -> np.ndarray:
-    """(M,) -> (size, size): SciPy's linear zoom, whose corners are aligned."""
-    side = round(len(scores) ** 0.5)
-    return zoom(scores.reshape(side, side), size / side, order=1)
-
-
-def rescore(scores: np.ndarray, features: np.ndarray, windows: tuple[int, ...] = (1, 7)) -> np.ndarray:
-    """The released rule, one sample at a time."""
-    scaled = (scores - scores.min()) / (scores.max() - scores.min())
-    out = np.zeros_like(scaled)
-    for i, similarity in enumerate(features @ features.T):
-        for window in windows:
-            nearest = np.argsort(-similarity, kind="stable")[:window]
-            out[i] += (similarity[nearest] * scaled[nearest]).sum() / similarity[nearest].sum()
-    return out / len(windows)
 
 
 def group_encoder(groups: jax.Array, p: dict[str, jax.Array], point_norm: str = "checkpoint") -> jax.Array:
