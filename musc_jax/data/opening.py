@@ -38,7 +38,10 @@ def find_samples(name: str, request: Request) -> Found:
         found = spec.find(request)
     except DataError as error:
         raise DataError("\n  note: ".join([str(error), *_other(name, request)])) from None
-    if found.faults:
+    layout = request.folder
+    flat = spec.user_layout and not (layout and (layout.normal_dir or layout.abnormal_dir))
+    # A flat folder takes in all pictures there are: of a published dataset masks, depth and training samples, too.
+    if found.faults or flat:
         found.warnings += _other(name, request)
     return found
 

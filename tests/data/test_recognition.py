@@ -25,7 +25,15 @@ def test_each_is_recognised(tmp_path, name):
 
 @pytest.mark.parametrize(
     ("there", "said"),
-    [("mvtec_ad", "visa"), ("visa", "mvtec_ad"), ("mvtec3d", "visa"), ("eyecandies", "mvtec3d"), ("btad", "visa")],
+    [
+        ("mvtec_ad", "visa"),
+        ("visa", "mvtec_ad"),
+        ("mvtec3d", "visa"),
+        ("eyecandies", "mvtec3d"),
+        ("btad", "visa"),
+        ("mvtec3d", "mvtec_ad"),
+        ("btad", "mvtec_ad"),
+    ],
 )
 def test_the_other_name_is_said(tmp_path, there, said):
     """VisA prepared as MVTec AD, for one."""
@@ -36,6 +44,13 @@ def test_the_other_name_is_said(tmp_path, there, said):
     line = f"note: {tmp_path / 'data'}: is laid out as {there}; pass --dataset={there} if that is meant"
     assert line in str(error.value)
     assert open_dataset(there, **options).categories
+
+
+def test_a_flat_folder_is_warned_of(tmp_path):
+    """All its pictures would be samples: of these, the masks, too."""
+    WRITERS["eyecandies"](tmp_path / "data")
+    dataset = open_dataset("folder", data_dir=tmp_path / "data", cache_dir=tmp_path / "cache", modality="rgb")
+    assert any("is laid out as eyecandies; pass --dataset=eyecandies" in line for line in dataset.warnings)
 
 
 def test_a_right_name_is_left_alone(tmp_path):
