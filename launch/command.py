@@ -140,7 +140,21 @@ def run(main: Callable[[list[str]], int]) -> None:
 
 def prepare_process() -> None:
     """What a process of our own is started with, and somebody else's is spared."""
+    _open_standard_streams()
     logging.use_absl_handler()
     faulthandler.enable()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names in any script, whatever the locale has letters for
+
+
+def _open_standard_streams() -> None:
+    """Lets standard streams that whoever started us has closed (`2>&-`) lead nowhere.
+
+    Otherwise the next file that is opened takes a stream's number, and libraries print into it.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        # O_RDWR serves reading and writing; not inherited unless said, but a process of ours is to have them, too.
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as long as the process
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115

@@ -183,9 +183,13 @@ def sources(category: str) -> tuple[str, ...]:
 
 
 def data_folders() -> tuple[Path, ...]:
-    """Every folder that the dataset is read from: --data_dir, and those elsewhere that flags of a plain folder name."""
+    """Every folder that the dataset is read from: --data_dir, and those elsewhere that flags of a plain folder name.
+
+    Raises:
+        PathError: --data_dir is empty, which would be the current folder.
+    """
     if DATA_DIR.value is None:
         return ()
-    root, layout = Path(command.expanded(DATA_DIR.value) or ""), folder_layout()
+    root, layout = command.path("data_dir", DATA_DIR.value), folder_layout()
     categories = [root, *(root / name for name in CATEGORIES.value or ())]
     return (root, *(category / name for category in categories for name in (layout.folders if layout else ())))

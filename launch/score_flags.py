@@ -66,6 +66,9 @@ def apply(arguments: Sequence[str]) -> None:
         _apply_table(TABLE.value)
         return
     folder = given[0] if given else IMAGES.value
+    if not folder:
+        # The path of nothing is the current folder: "$PARTS" that is not set would score whatever lies there.
+        raise ConfigError("expected the folder of your samples, received ''; pass . for the current one")
     values = options.flags.FLAGS
     values["dataset"].value, values["data_dir"].value = FOLDER.name, folder
     if not (inputs.NORMAL_DIR.present or inputs.ABNORMAL_DIR.present):

@@ -89,6 +89,12 @@ def test_nested_categories_from_start_to_end(run, tmp_path, parts, capsys):
     assert fingerprint(parts) == before
 
 
+def test_an_empty_data_dir_is_not_the_current_folder(run, parts, monkeypatch):
+    """As by `--data_dir=$PARTS` where that is not set."""
+    monkeypatch.chdir(parts / "line2")
+    refused(run(data=""), "--data_dir: expected a path, received ''")
+
+
 @pytest.mark.parametrize(
     ("category", "reason"),
     [

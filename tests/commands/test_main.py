@@ -104,6 +104,18 @@ def test_ours_are_found_wherever_others_lie(tmp_path, candies, arguments, code, 
     assert "was imported" not in done.stdout + done.stderr
 
 
+@pytest.mark.skipif(os.name != "posix", reason="closes descriptors by a shell")
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_end_nothing_and_their_numbers_go_to_no_file(closed):
+    """As from a scheduler; what libraries print to 2 would else land in the next file that is opened."""
+    code = (
+        "import os, sys; from launch import command; command.prepare_process(); "
+        "print('unread', file=sys.stderr); sys.exit(7 if os.open(os.devnull, os.O_RDONLY) > 2 else 1)"
+    )
+    done = subprocess.run(["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, code], check=False)
+    assert done.returncode == 7
+
+
 CALLS = """
 import launch.compare, launch.eval, launch.fetch, launch.prepare
 from launch import flags as options

@@ -246,6 +246,9 @@ def test_one_sample_is_too_few(run, tmp_path):
     [
         ((), "expected the folder of your samples"),
         (("a", "b"), "expected one folder"),
+        (("",), "received ''; pass . for the current one"),
+        (("--images=",), "received ''; pass . for the current one"),
+        (("--table=", "--modality=rgb"), "--data_dir: expected a path, received ''"),
         (("PARTS", "--images=x"), "expected the folder of your samples"),
         (("PARTS", "--threshold=best"), "--threshold: expected a number, gap"),
         (("PARTS", "--threshold=rate:2"), "--threshold: rate: expected 0 to 1"),
