@@ -29,7 +29,10 @@ REGIONS = "regions.csv"
 REPORT = "report.html"
 """The page to look at."""
 
-TABLES = (SCORES, PREDICTIONS, REGIONS, REPORT)
+RUN = "run.json"
+"""What a run was given, assumed and decided; beside a product's tables, of that product alone."""
+
+TABLES = (SCORES, PREDICTIONS, REGIONS, REPORT, RUN)
 """What may lie directly in a category's folder, beside its record."""
 
 SAVED = {
@@ -42,11 +45,11 @@ SAVED = {
 }
 """What else is saved of each sample."""
 
-SUMMARIES = ("metrics.json", "metrics.csv", "run.json")
+SUMMARIES = ("metrics.json", "metrics.csv", RUN)
 """The files of a run as a whole."""
 
 _RECORD_KEYS = frozenset({"digest", "saved", "metrics", "num_samples", "files"})
-_SUMMARY_KEYS = {"metrics.json": {"categories", "mean"}, "run.json": {"command", "dataset", "config"}}
+_SUMMARY_KEYS = {"metrics.json": {"categories", "mean"}, RUN: {"command", "dataset", "config"}}
 
 
 class OutputError(ValueError):
@@ -84,7 +87,7 @@ class Origin(NamedTuple):
 
 def summary_origins(folder: Path) -> dict[str, Origin]:
     """What the categories of a run's summary were computed from; nothing where it does not say."""
-    run = _object(folder / "run.json") or {}
+    run = _object(folder / RUN) or {}
     given = run.get("origins")
     found = {name: Origin.of(entry) for name, entry in given.items()} if isinstance(given, dict) else {}
     return {name: origin for name, origin in found.items() if origin is not None}

@@ -30,7 +30,7 @@ from launch.compilation import keep_programs
 from launch.evaluation import Scored, few_samples, run_category
 from launch.identity import category_digest
 from launch.output import ResultsFolder, refuse_within
-from launch.own_files import REPORT, TABLES
+from launch.own_files import REPORT, RUN, TABLES, json_text
 from launch.progress import ProgressBar
 from launch.score_files import ProductFiles, least_bytes
 from launch.score_page import pictures_of, product_page
@@ -79,9 +79,11 @@ def score() -> None:
         for category in dataset.categories:
             scored = _scored(resolved, dataset, category, division, budget, cache_dir, programs)
             predictions = _predictions(scored, category, earlier)
-            products[category] = _write(folder, resolved, dataset, category, scored, predictions, save, note)
+            products[category] = _product(dataset, category, scored, predictions)
+            run = _run(resolved, dataset, {category: products[category]}, note, started)
+            _write(folder, resolved, dataset, category, scored, predictions, save, run)
             _tell(category, predictions, folder.folder(category), note, page="report" in save)
-        _write_run(folder, resolved, dataset, products, note, started)
+        folder.write(RUN, json_text(_run(resolved, dataset, products, note, started)))
 
 
 def _scored(
@@ -124,7 +126,7 @@ def _earlier(run: str | None) -> dict[str, Any] | None:
     if run is None:
         return None
     path = command.path("threshold_from", run)
-    path = path / "run.json" if path.is_dir() else path
+    path = path / RUN if path.is_dir() else path
     try:
         products = json.loads(path.read_text(encoding="utf-8"))["products"]
         found = {name: (value["map_threshold"], value["pixel_threshold"]) for name, value in products.items()}
@@ -157,13 +159,13 @@ def _write(
     scored: Scored,
     predictions: Predictions,
     save: tuple[str, ...],
-    note: str | None,
-) -> dict[str, Any]:
-    """Writes a product's files, its tables first; returns what run.json says about it."""
+    run: Mapping[str, Any],
+) -> None:
+    """Writes a product's files, its tables first; `run` is of it alone, as a run of others replaces the one above."""
+    note, skipped = run["note"], run["products"][category]["skipped"]
     picture = pictures_of(dataset, category, predictions)
     files = ProductFiles(predictions, save, picture)
-    tables = files.tables()
-    skipped = [*dataset.skipped[category], *(error.name for error in scored.results.skipped)]
+    tables = {**files.tables(), RUN: json_text(run).encode()}
     odd = few_samples(dataset, category)
     facts: dict[str, Any] = {
         "digest": "",
@@ -183,10 +185,14 @@ def _write(
         folder.write_category(category, save=save, files=whole, **facts)
     finally:
         bar.close()
+
+
+def _product(dataset: Dataset, category: str, scored: Scored, predictions: Predictions) -> dict[str, Any]:
+    """What run.json says about a product."""
     decision = predictions.decision
     return {
         "num_samples": len(predictions),
-        "skipped": skipped,
+        "skipped": [*dataset.skipped[category], *(error.name for error in scored.results.skipped)],
         "threshold": decision.threshold,
         "map_threshold": predictions.map_threshold,
         "rule": decision.rule,
@@ -233,16 +239,12 @@ def _tell(category: str, predictions: Predictions, place: Path, note: str | None
     print(f"{category}: {place / REPORT if page else place}")
 
 
-def _write_run(
-    folder: ResultsFolder,
-    resolved: Resolved,
-    dataset: Dataset,
-    products: Mapping[str, Any],
-    note: str | None,
-    started: float,
-) -> None:
+def _run(
+    resolved: Resolved, dataset: Dataset, products: Mapping[str, Any], note: str | None, started: float
+) -> dict[str, Any]:
+    """What run.json says of these products."""
     device = jax.devices()[0]
-    run = {
+    return {
         "command": options.flags.argv,
         "dataset": dataset.name,
         "config": resolved.config.as_dict(),
@@ -252,10 +254,9 @@ def _write_run(
         "versions": versions(),
         "seconds": time.perf_counter() - started,
         "products": products,
-        "inputs": {name: account.facts for name, account in dataset.accounts.items()},
+        "inputs": {name: dataset.accounts[name].facts for name in products},
         "warnings": list(dataset.warnings),
     }
-    folder.write("run.json", json.dumps(run, indent=2, allow_nan=False) + "\n")
 
 
 def main(argv: list[str]) -> int:

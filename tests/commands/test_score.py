@@ -154,13 +154,20 @@ def test_another_decision_takes_the_scores_that_are_there(run, parts, monkeypatc
 
 def test_a_decision_is_carried_to_the_next_batch(run, parts, tmp_path):
     _, _, _, folder = run(parts)
-    told = json.loads((folder / "run.json").read_text())["products"]["caps"]
-    (folder / "run.json").rename(tmp_path / "run.json")
+    whole, own = (json.loads((place / "run.json").read_text()) for place in (folder, folder / "caps"))
+    assert (own["products"], own["inputs"]) == (whole["products"], whole["inputs"])
+    assert own["inputs"]["caps"]["files"]["used"]["pictures"] == 9
+    told = own["products"]["caps"]
     other = tmp_path / "next"
     other.mkdir()
     for i in range(4):
         Image.fromarray(part(20 + i)).save(other / f"{i}.png")
-    code, _, err, _ = run(other, f"--threshold_from={tmp_path}")
+    # The run as a whole is the next one's from now on, the product's own stays.
+    code, _, err, _ = run(other)
+    assert code == 0, err
+    assert list(json.loads((folder / "run.json").read_text())["products"]) == ["next"]
+    assert json.loads((folder / "caps" / "run.json").read_text()) == own
+    code, _, err, _ = run(other, f"--threshold_from={folder / 'caps'}")
     assert code == 0, err
     now = json.loads((folder / "run.json").read_text())["products"]["next"]
     assert now["map_threshold"] == pytest.approx(told["map_threshold"], rel=1e-6)
