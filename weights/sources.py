@@ -489,4 +489,4 @@ def _by_hand(spec: BackboneSpec) -> str:
             f"download config.json and model.safetensors (or pytorch_model.bin) from {spec.origins[0]} into a folder "
             f"and pass {flag}=FOLDER"
         )
-    return f"{what} to launch.eval, or {flag}=random for a try that says nothing about accuracy"
+    return f"{what} to launch.eval or launch.score, or {flag}=random for a try that says nothing about accuracy"
