@@ -208,7 +208,8 @@ def test_pretrained_looks_in_order_and_says_what_to_do(folder, tmp_path, monkeyp
         with pytest.raises(weights.WeightsError, match=flag) as error:
             weights.load("pretrained", name, weights_dir=tmp_path, cache_dir=tmp_path / "none")
         assert "download" in str(error.value)
-        assert "to launch.eval or launch.score" in str(error.value)  # launch.fetch_weights, which says it, has no such flag
+        # launch.fetch_weights, which says it, has no such flag.
+        assert "to launch.eval or launch.score" in str(error.value)
         assert "\n" not in str(error.value)
     place = tmp_path / "place"
     place.mkdir()
