@@ -136,7 +136,9 @@ def test_aggregated_tokens_are_scored_as_they_are():
 def test_aggregated_groups_may_be_fewer_than_degrees():
     given = {"points": _f(2, 4, 3), "clouds": _f(2, 8, 8, 3), "pixels": np.array([[0, 7, 9, 60]] * 2)}
     given["points"][1, 2] = 0
-    assert musc_jax.score_features(None, **given, aggregated=True).max_scores.min() > 0
+    # All but one of the tokens are the same, so only the sample that has the other one stands out.
+    alike, odd = musc_jax.score_features(None, **given, aggregated=True).max_scores
+    assert 0 <= alike < 0.1 < odd
 
 
 def test_features_that_do_not_fit_into_memory_give_the_same(tmp_path):

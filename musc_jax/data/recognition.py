@@ -2,33 +2,26 @@
 
 from pathlib import Path
 
+from musc_jax.data.datasets import DATASETS
 from musc_jax.data.sample import DataError
-from musc_jax.data.trees import is_folder, pictures, subfolders
+from musc_jax.data.trees import subfolders
 
 
 def likely_datasets(root: Path) -> tuple[str, ...]:
-    """Names of the datasets whose layout a tree has, the likeliest first; none where it is nobody's.
+    """Names of the datasets whose signs a tree has (`Source.signs`), in their order; none where it is nobody's.
 
     VisA, for one, is often prepared as MVTec AD is laid out. Nothing is looked into.
     """
     try:
         places = [root, *subfolders(root)]
-        if any((place / "split_csv" / "1cls.csv").is_file() for place in places):
-            return ("visa",)
-        deeper = [inner for place in places[1:] for inner in subfolders(place)]
-        for place in [*places[1:], *deeper]:
-            if is_folder(place / "test_public" / "data"):
-                return ("eyecandies",)
-            test = place / "test"
-            if is_folder(test / "good" / "rgb"):
-                return ("mvtec3d",)
-            if is_folder(test / "ok") and is_folder(test / "ko"):
-                return ("btad",)
-            if is_folder(test / "good") and pictures(test / "good", lambda _: None):
-                return ("mvtec_ad", "mpdd")
+        signs = {name: spec.source.signs for name, spec in DATASETS.items() if spec.source is not None}
+        return tuple(
+            name
+            for name, own in signs.items()
+            if own and any(all(any(place.glob(sign)) for sign in own) for place in places)
+        )
     except (DataError, OSError):
-        pass
-    return ()
+        return ()
 
 
 def other_dataset(name: str, root: Path) -> str:

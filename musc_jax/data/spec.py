@@ -100,6 +100,8 @@ class Source:
         remark: where others say something else about the licence, or nothing is certain; "" otherwise.
         archives: what can be fetched directly.
         wrappers: folders that archives and copies put around the categories.
+        signs: patterns of paths that together show a tree to be this dataset's, within its folder or one around its
+            categories.
         bare_top: what lies at the root of an archive that begins within a category, whose name it does not hold; ""
             where there is no such archive.
     """
@@ -115,6 +117,7 @@ class Source:
     archives: tuple[Archive, ...] = ()
     wrappers: tuple[str, ...] = ()
     bare_top: str = ""
+    signs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

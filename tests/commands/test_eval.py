@@ -473,7 +473,7 @@ def test_the_home_folder_may_be_written_short(run, candies, monkeypatch):
     assert code == 0, err
     code, _, err, _ = run("--modality=rgb", data="~nobody at all/data")
     assert code == 2
-    assert "~nobody at all/data: is not a folder" in err
+    assert "--data_dir: ~nobody at all/data: there is no such home folder" in err
 
 
 def test_two_runs_do_not_write_at_once(run, tmp_path):

@@ -139,5 +139,5 @@ def test_got_by_hand(caps, tmp_path):
 def test_documented(caps):
     assert "\n| `caps` | images | by hand | `red/test/plain_0.png`, ... |" in generate.datasets()
     rows = generate.flag_rows()
-    assert "`btad`, `caps` or `folder`" in rows["dataset"]
+    assert "`btad`, `caps`, `folder` or `table`" in rows["dataset"]
     assert "`1,8,9` on `visa`, `2,3` on `caps`" in rows["windows"]

@@ -36,6 +36,7 @@ SOURCE = Source(
     recipe=("open the home page and download the archive that it names",),
     wrappers=("BTech_Dataset_transformed", "btad"),
     remark="anomalib's documentation says CC BY-NC-SA 4.0, which contradicts the README",
+    signs=("*/test/ok", "*/test/ko"),
 )
 
 

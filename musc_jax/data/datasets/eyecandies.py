@@ -62,6 +62,7 @@ SOURCE = Source(
     wrappers=("Eyecandies",),
     remark="the program that made it is under GPL-3.0",
     bare_top="test_public",
+    signs=("*/test_public/data",),
 )
 
 

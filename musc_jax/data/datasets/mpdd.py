@@ -33,6 +33,7 @@ SOURCE = Source(
         "not its authors')",
     ),
     wrappers=("MPDD", "mpdd"),
+    signs=("*/test/good/*.*",),
 )
 
 DATASET = DatasetSpec(

@@ -80,6 +80,7 @@ SOURCE = Source(
     ),
     recipe=("the address changes now and then: open the home page, fill in its form, and download the archive",),
     wrappers=("mvtec_3d_anomaly_detection", "mvtec_3d", "mvtec3d"),
+    signs=("*/test/good/rgb",),
 )
 
 

@@ -60,6 +60,7 @@ SOURCE = Source(
     ),
     recipe=("the address changes now and then: open the home page, fill in its form, and download the archive",),
     wrappers=("mvtec_anomaly_detection", "mvtec_ad", "MVTecAD", "mvtec"),
+    signs=("*/test/good/*.*",),
 )
 
 

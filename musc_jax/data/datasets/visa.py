@@ -61,6 +61,7 @@ SOURCE = Source(
     recipe=("open the home page and download the archive that it names",),
     wrappers=("VisA", "VisA_20220922"),
     remark="anomalib's documentation says CC BY-NC-SA 4.0, which contradicts the authors",
+    signs=("split_csv/1cls.csv",),
 )
 
 

@@ -304,7 +304,7 @@ def test_workers_change_nothing(tree, workers):
 
 
 def test_unknown_names_say_which_there_are(tree):
-    with pytest.raises(DataError, match="btad, eyecandies, folder, mpdd, mvtec3d, mvtec_ad, synthetic, visa"):
+    with pytest.raises(DataError, match="btad, eyecandies, folder, mpdd, mvtec3d, mvtec_ad, synthetic, table, visa"):
         open_dataset("nothing", data_dir=tree, cache_dir=tree)
     with pytest.raises(ValueError, match="CandyCane, Lollipop"):
         read(tree).names("Praline")
