@@ -1,5 +1,6 @@
 """The flags that `launch.score` has beside those of scoring."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -100,6 +101,8 @@ def _apply_table(file: str) -> None:
 def _check_threshold() -> None:
     if THRESHOLD.present and THRESHOLD_FROM.value is not None:
         raise ConfigError("--threshold, --threshold_from: expected one of them, received both")
+    if PIXEL_THRESHOLD.value is not None and not math.isfinite(PIXEL_THRESHOLD.value):
+        raise ConfigError(f"--pixel_threshold: expected a number, received {PIXEL_THRESHOLD.value}")
     try:
         decisions.check_rule(THRESHOLD.value)
     except ValueError as error:

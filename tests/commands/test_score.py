@@ -261,6 +261,7 @@ def test_one_sample_is_too_few(run, tmp_path):
         (("PARTS", "--threshold=rate:2"), "--threshold: rate: expected 0 to 1"),
         (("PARTS", "--threshold=0.5", "--threshold_from=x"), "expected one of them"),
         (("PARTS", "--threshold_from=nowhere"), "is no run.json of launch.score"),
+        (("PARTS", "--pixel_threshold=nan"), "--pixel_threshold: expected a number, received nan"),
         (("PARTS", "--save=pictures"), "--save: expected a list of maps"),
         (("PARTS", "--dataset=visa"), "this scores a folder of your own"),
         (("PARTS", "--subsets=3"), "launch.eval has them"),
