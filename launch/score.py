@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 # Before JAX starts: its notes about what hardware it did not find are not this program's messages.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -82,7 +82,15 @@ def score() -> None:
             products[category] = _product(dataset, category, scored, predictions)
             run = _run(resolved, dataset, {category: products[category]}, note, started)
             _write(folder, resolved, dataset, category, scored, predictions, save, run)
-            _tell(category, predictions, folder.folder(category), note, page="report" in save)
+            place = folder.folder(category)
+            _tell(
+                category,
+                predictions,
+                place,
+                note,
+                by=_decided_by(predictions, category, earlier),
+                page="report" in save,
+            )
         folder.write(RUN, json_text(_run(resolved, dataset, products, note, started)))
 
 
@@ -121,33 +129,52 @@ def _scored(
     return scored
 
 
-def _earlier(run: str | None) -> dict[str, Any] | None:
-    """What an earlier run decided, by product."""
+class _Earlier(NamedTuple):
+    """What an earlier run decided."""
+
+    place: Path
+    """Its run.json."""
+    products: dict[str, dict[str, Any]]
+
+    def of(self, category: str) -> dict[str, Any]:
+        """What was decided about a product; where there is only one, that one's.
+
+        Raises:
+            ConfigError: There is none of that name, or it has no threshold.
+        """
+        one = next(iter(self.products.values())) if len(self.products) == 1 else None
+        found = self.products.get(category, one)
+        if found is None:
+            raise ConfigError(f"--threshold_from: has no product {category!r}; it has {', '.join(self.products)}")
+        if found["map_threshold"] is None:
+            raise ConfigError("--threshold_from: that run found no clear defects, so it has no threshold to carry over")
+        return found
+
+
+def _earlier(run: str | None) -> _Earlier | None:
+    """The earlier run whose thresholds are carried over."""
     if run is None:
         return None
     path = command.path("threshold_from", run)
     path = path / RUN if path.is_dir() else path
     try:
         products = json.loads(path.read_text(encoding="utf-8"))["products"]
-        found = {name: (value["map_threshold"], value["pixel_threshold"]) for name, value in products.items()}
+        needed = ("map_threshold", "pixel_threshold", "rule")
+        found = {name: {key: value[key] for key in needed} for name, value in products.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise ConfigError(
             f"--threshold_from: {path}: is no run.json of launch.score; give the folder of its results"
         ) from None
-    return found
+    return _Earlier(path, found)
 
 
-def _predictions(scored: Scored, category: str, earlier: Mapping[str, Any] | None) -> Predictions:
+def _predictions(scored: Scored, category: str, earlier: _Earlier | None) -> Predictions:
     rule, pixels = score_flags.THRESHOLD.value, score_flags.PIXEL_THRESHOLD.value
     if earlier is not None:
-        value = earlier.get(category) or (next(iter(earlier.values())) if len(earlier) == 1 else None)
-        if value is None:
-            raise ConfigError(f"--threshold_from: has no product {category!r}; it has {', '.join(earlier)}")
-        if value[0] is None:
-            raise ConfigError("--threshold_from: that run found no clear defects, so it has no threshold to carry over")
+        found = earlier.of(category)
         # In units of the maps: scores are relative to their own batch.
-        pixels = float(value[1]) if pixels is None else pixels
-        return predict(scored.results, map_threshold=float(value[0]), pixel_threshold=pixels)
+        pixels = float(found["pixel_threshold"]) if pixels is None else pixels
+        return predict(scored.results, map_threshold=float(found["map_threshold"]), pixel_threshold=pixels)
     return predict(scored.results, threshold=rule, pixel_threshold=pixels)
 
 
@@ -218,7 +245,14 @@ def _last(page: Callable[[], str], save: tuple[str, ...]) -> Iterator[tuple[str,
         yield REPORT, page().encode()
 
 
-def _tell(category: str, predictions: Predictions, place: Path, note: str | None, *, page: bool) -> None:
+def _decided_by(predictions: Predictions, category: str, earlier: _Earlier | None) -> str:
+    """Who decided, for people."""
+    if earlier is None:
+        return predictions.decision.rule
+    return f"the threshold of {earlier.place} (by {earlier.of(category)['rule']} there)"
+
+
+def _tell(category: str, predictions: Predictions, place: Path, note: str | None, *, by: str, page: bool) -> None:
     """The worst samples, what was decided, and where to look."""
     worst = predictions.worst_first()[:_WORST]
     print(f"{category}: {len(predictions)} samples; the highest scores:")
@@ -228,10 +262,10 @@ def _tell(category: str, predictions: Predictions, place: Path, note: str | None
         print(f"  {sample.rank:>3}  {sample.name:<{width}}  {sample.pred_score:.4f}  {called}")
     first, *others = predictions.decisions
     if first.threshold is None:
-        print(f"decided by {first.rule}: no clear defects, none is called defective")
+        print(f"decided by {by}: no clear defects, none is called defective")
     else:
         hangs = f", {first.lowest} to {first.highest} with one sample left out" if first.lowest < first.highest else ""
-        print(f"decided by {first.rule}: {first.num_defective} called defective, above {first.threshold:.4f}{hangs}")
+        print(f"decided by {by}: {first.num_defective} called defective, above {first.threshold:.4f}{hangs}")
     print(f"  assumes that {first.assumes}")
     print(f"  {'; '.join(f'{d.rule}: {d.num_defective}' for d in others)}")
     if note:

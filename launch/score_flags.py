@@ -1,9 +1,12 @@
 """The flags that `launch.score` has beside those of scoring."""
 
 import math
+import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+
+from absl.flags import Flag
 
 from launch import command
 from launch import flags as options
@@ -38,16 +41,11 @@ PIXEL_THRESHOLD = flags.DEFINE_float(
 
 # What --help shows of the flags of scoring; --helpfull shows all.
 _SHOWN = (
-    "modality", "weights_rgb", "weights_points", "features", "backbone", "image_size", "fit", "limit", "skip_bad",
-    "memory_gb", "output_dir", "cache_dir",
+    "modality", "weights_rgb", "weights_points", "features", "backbone", "image_size", "fit", "limit", "memory_gb",
+    "output_dir", "cache_dir",
 )  # fmt: skip
 
-
-class Product(NamedTuple):
-    """What is scored together."""
-
-    data_dir: str
-    categories: tuple[str, ...] | None
+_HELP_WIDTH = 100
 
 
 def apply(arguments: Sequence[str]) -> None:
@@ -57,6 +55,9 @@ def apply(arguments: Sequence[str]) -> None:
         ConfigError: They contradict each other, or name no folder.
     """
     given = list(arguments)
+    if not inputs.SKIP_BAD.present:
+        # One photograph that is cut short is no reason to say nothing about a thousand others.
+        options.flags.FLAGS["skip_bad"].value = True
     if len(given) > 1:
         raise ConfigError(f"expected one folder, received {' '.join(given)!r}; for several pass --per_folder")
     if inputs.DATASET.present or inputs.DATA_DIR.present:
@@ -132,14 +133,34 @@ def save_list() -> tuple[str, ...]:
 def short_help(about: str) -> str:
     """What fits on a screen."""
     lines = [about.strip(), ""]
-    own = [flag for flag in flags.all if flag.name not in ("images",)]
-    for flag in (*own, *(options.flags.FLAGS[name] for name in _SHOWN)):
-        text = " ".join((flag.help or "").split())
-        lines.append(f"  --{flag.name:<16} {_first(text)}")
-    lines.append(f"  --{'save':<16} {', '.join(SAVES)} (default {', '.join(DEFAULT_SAVE)})")
-    return "\n".join([*lines, "", "--helpfull shows all flags.", ""])
+    for flag in flags.all:
+        if flag.name not in ("images",):
+            lines += _row(flag.name, textwrap.wrap(_text(flag), _HELP_WIDTH))
+    for flag in (options.flags.FLAGS[name] for name in _SHOWN):
+        lines += _row(flag.name, [_first(_text(flag))])
+    lines += _row(
+        "noskip_bad", ["End where a sample cannot be read or scored, instead of leaving it out and listing it."]
+    )
+    lines += _row("save", [f"{', '.join(SAVES)} (default {', '.join(DEFAULT_SAVE)})"])
+    return "\n".join([*lines, "", "--helpfull shows all flags, and all that is to be said about these.", ""])
+
+
+def _row(name: str, lines: Sequence[str]) -> list[str]:
+    first, *others = lines
+    return [f"  --{name:<16} {first}", *(f"{'':<21}{line}" for line in others)]
+
+
+def _text(flag: Flag) -> str:
+    """A flag's help without what takes a screen, or is the same for all of these."""
+    return re.sub(r"^(<[^>]{40,}>: )?(<[^>]*>: )?(folder: )?", r"\2", " ".join((flag.help or "").split()))
 
 
 def _first(text: str) -> str:
-    """As much of a text as a line has room for."""
-    return text if len(text) <= 100 else f"{text[:97].rsplit(' ', 1)[0]} ..."
+    """As much of a text as a line has room for: sentences, else clauses, else words."""
+    if len(text) <= _HELP_WIDTH:
+        return text
+    for end in (". ", "; ", ": ", ", "):
+        ends = [found.start() for found in re.finditer(re.escape(end), text[:_HELP_WIDTH])]
+        if ends and ends[-1] >= _HELP_WIDTH // 3:
+            return text[: ends[-1]]
+    return f"{text[: _HELP_WIDTH - 4].rsplit(' ', 1)[0]} ..."

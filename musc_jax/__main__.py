@@ -2,11 +2,15 @@
 
 python -m musc_jax VERB [flags]
 python -m musc_jax VERB --help
+python -m musc_jax --version
 """
 
 import importlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+
+from musc_jax import __version__
 
 VERBS = {
     "score": "score a folder of your own parts: scores, decisions, masks, overlays",
@@ -15,11 +19,18 @@ VERBS = {
     "fetch": "fetch a published dataset and unpack it, or compare one on disk with what was published",
     "prepare": "check a dataset and clean its raw scans ahead of time",
     "compare": "compare finished runs with the published results or with each other",
-    "fetch_weights": "bring published parameters to disk, converted",
-    "convert_weights": "convert a checkpoint to the file that loads fastest",
+    "weights": "backbones' parameters: weights list, weights fetch, weights convert",
     "doctor": "say what is here: versions, devices, memory, caches, weights, a dataset",
 }
-"""Modules of `launch`, and what they do."""
+"""What each does; all but `weights` are modules of `launch`."""
+
+_WEIGHTS = {
+    "list": ("backbones, where they are published, and which of them are here", "fetch_weights", ["--list"]),
+    "fetch": ("bring published parameters to disk, converted", "fetch_weights", []),
+    "convert": ("convert a checkpoint to the file that loads fastest", "convert_weights", []),
+}
+# The modules can be named as well, with hyphens, too.
+_MODULES = {*VERBS, "fetch_weights", "convert_weights"} - {"weights"}
 
 _OURS = ("launch", "weights")
 
@@ -36,26 +47,46 @@ def main(argv: list[str] | None = None) -> int:
     program, *given = sys.argv if argv is None else argv
     program = "python -m musc_jax" if Path(program).stem == "__main__" else Path(program).name
     if given and given[0].lstrip("-") in ("help", "h"):
-        sys.stdout.write(_help(program))
+        sys.stdout.write(_help(f"{program} VERB", VERBS))
         return 0
-    # With hyphens, too, as in `fetch-weights`: most programs have them in their verbs.
-    verb = given[0].replace("-", "_") if given and not given[0].startswith("-") else None
-    if verb not in VERBS:
-        received = repr(given[0]) if given else "none"
-        sys.stderr.write(f"error: expected a verb, one of {', '.join(VERBS)}; received {received}; see --help\n")
+    if given[:1] == ["--version"]:
+        sys.stdout.write(f"musc-jax {__version__}\n")
+        return 0
+    if given[:1] == ["weights"] and len(given) > 1 and given[1].lstrip("-") in ("help", "h"):
+        sys.stdout.write(_help(f"{program} weights VERB", {name: what for name, (what, *_) in _WEIGHTS.items()}))
+        return 0
+    found = _module(given)
+    if isinstance(found, str):
+        sys.stderr.write(f"error: {found}; see --help\n")
         return 2
+    called, module, flags = found
     if foreign := _find_ours():
         sys.stderr.write(f"error: {foreign} was imported before this program's own; run it in a process of its own\n")
         return 2
     if argv is None:
         importlib.import_module("launch.command").prepare_process()
-    return importlib.import_module(f"launch.{verb}").main([f"{program} {verb}", *given[1:]])
+    return importlib.import_module(f"launch.{module}").main([f"{program} {called}", *flags])
 
 
-def _help(program: str) -> str:
-    width = max(map(len, VERBS))
-    lines = [f"  {verb:<{width}}  {what}" for verb, what in VERBS.items()]
-    return "\n".join([f"{program} VERB [flags]", "", *lines, "", f"{program} VERB --help shows the flags.", ""])
+def _module(given: list[str]) -> tuple[str, str, list[str]] | str:
+    """The words that name a command, its module and its flags; what is wrong, where they name none."""
+    verb = given[0].replace("-", "_") if given and not given[0].startswith("-") else None
+    if verb == "weights":
+        action, *rest = given[1:] or ["list"]
+        if action in _WEIGHTS:
+            _, module, flags = _WEIGHTS[action]
+            return f"weights {action}", module, [*flags, *rest]
+        return f"weights: expected one of {', '.join(_WEIGHTS)}; received {action!r}"
+    if verb in _MODULES:
+        return given[0], verb, given[1:]
+    received = repr(given[0]) if given else "none"
+    return f"expected a verb, one of {', '.join(VERBS)}; received {received}"
+
+
+def _help(usage: str, verbs: Mapping[str, str]) -> str:
+    width = max(map(len, verbs))
+    lines = [f"  {verb:<{width}}  {what}" for verb, what in verbs.items()]
+    return "\n".join([f"{usage} [flags]", "", *lines, "", f"{usage} --help shows the flags.", ""])
 
 
 def _find_ours() -> str | None:

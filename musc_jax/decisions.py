@@ -36,7 +36,7 @@ class Decision(NamedTuple):
     """What a rule makes of the scores of a batch.
 
     Attributes:
-        rule: the rule as `decide` takes it.
+        rule: the rule as `decide` takes it, or another name of what decided.
         threshold: scores above it are called defective; None where the rule finds no clear defects.
         num_defective: how many scores lie above it.
         lowest, highest: the same count, over all scores, with thresholds from all samples but one: how much it hangs on

@@ -17,6 +17,7 @@ from musc_jax.report.regions import Region, enlarge_map, find_regions
 # A region of fewer pixels of a map is a rounding of its threshold.
 _LEAST_AREA = 4
 _SHOWN = 10
+_CARRIED = "carried"
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def predict(
     Args:
         results: what `musc_jax.pipeline.score` gave.
         threshold: the rule that decides, see `musc_jax.decisions.decide`.
-        map_threshold: instead: the threshold of another batch (`Predictions.map_threshold`).
+        map_threshold: instead: the threshold of another batch (`Predictions.map_threshold`); its rule is "carried".
         pixel_threshold: of the maps; default one for the batch, see `musc_jax.decisions.pixel_threshold`.
 
     Raises:
@@ -187,6 +188,9 @@ def predict(
     if map_threshold is not None:
         threshold = repr(_unit(results).from_map(map_threshold))
     found = tuple(decisions.side_by_side(scores, threshold))
+    if map_threshold is not None:
+        assumes = "maps mean what they meant in the batch that the threshold is from: the same parts, camera and light"
+        found = (found[0]._replace(rule=_CARRIED, assumes=assumes), *found[1:])
     defective = found[0].labels(scores)
     if pixel_threshold is None:
         pixel_threshold = decisions.pixel_threshold(np.asarray(results.max_scores, np.float64), defective)

@@ -13,13 +13,14 @@ import pytest
 from dataset_trees import picture, save
 
 import launch
+import musc_jax
 from musc_jax import __main__ as program
 
 
 def test_every_command_is_a_verb():
     found = {module.name for module in pkgutil.iter_modules(launch.__path__)}
     commands = {name for name in found if hasattr(importlib.import_module(f"launch.{name}"), "main")}
-    assert commands == set(program.VERBS)
+    assert commands == set(program.VERBS) - {"weights"} | {"fetch_weights", "convert_weights"}
 
 
 @pytest.mark.parametrize("given", [(), ("evaluate",), ("--dataset=folder",), ("launch.eval",), ("",)])
@@ -28,8 +29,8 @@ def test_what_is_no_verb_is_said_with_those_that_are(given, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     received = repr(given[0]) if given else "none"
     assert line == (
-        "error: expected a verb, one of score, eval, features, fetch, prepare, compare, fetch_weights, "
-        f"convert_weights, doctor; received {received}; see --help"
+        "error: expected a verb, one of score, eval, features, fetch, prepare, compare, weights, doctor; "
+        f"received {received}; see --help"
     )
 
 
@@ -46,11 +47,33 @@ def test_help_lists_the_verbs_under_the_name_it_was_called_by(path, capsys):
 
 
 def test_a_verb_gets_its_flags(capsys):
-    for verb in ("fetch_weights", "fetch-weights"):
-        assert program.main(["musc_jax", verb, "--backbone=resnet"]) == 2
+    for verb in (["weights", "fetch"], ["fetch_weights"], ["fetch-weights"]):
+        assert program.main(["musc_jax", *verb, "--backbone=resnet"]) == 2
         assert "no 'resnet'" in capsys.readouterr().err
-        assert program.main(["musc_jax", verb, "--help"]) == 0
+        assert program.main(["musc_jax", *verb, "--help"]) == 0
         assert "--revision: Commit, tag or branch" in capsys.readouterr().out
+
+
+def test_weights_are_listed_fetched_and_converted(capsys):
+    for given in (["weights"], ["weights", "list"], ["weights", "fetch", "--list"]):
+        assert program.main(["musc-jax", *given]) == 0
+        assert "dino_vitb8" in capsys.readouterr().out
+    assert program.main(["musc-jax", "weights", "convert"]) == 2
+    assert "--source is needed" in capsys.readouterr().err
+    assert program.main(["musc-jax", "weights", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("musc-jax weights VERB [flags]\n")
+    for action in ("list", "fetch", "convert"):
+        assert f"\n  {action} " in out
+    assert program.main(["musc-jax", "weights", "remove"]) == 2
+    assert capsys.readouterr().err == (
+        "error: weights: expected one of list, fetch, convert; received 'remove'; see --help\n"
+    )
+
+
+def test_the_version_is_said(capsys):
+    assert program.main(["musc-jax", "--version"]) == 0
+    assert capsys.readouterr().out == f"musc-jax {musc_jax.__version__}\n"
 
 
 def test_installed_it_is_a_command_of_its_own():

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -167,8 +168,10 @@ def test_a_decision_is_carried_to_the_next_batch(run, parts, tmp_path):
     assert code == 0, err
     assert list(json.loads((folder / "run.json").read_text())["products"]) == ["next"]
     assert json.loads((folder / "caps" / "run.json").read_text()) == own
-    code, _, err, _ = run(other, f"--threshold_from={folder / 'caps'}")
+    code, out, err, _ = run(other, f"--threshold_from={folder / 'caps'}")
     assert code == 0, err
+    assert f"decided by the threshold of {folder / 'caps' / 'run.json'} (by gap there): 0 called defective" in out
+    assert {row["rule"] for row in rows(folder / "next" / "scores.csv")} == {"carried"}
     now = json.loads((folder / "run.json").read_text())["products"]["next"]
     assert now["map_threshold"] == pytest.approx(told["map_threshold"], rel=1e-6)
     assert now["pixel_threshold"] == told["pixel_threshold"]
@@ -246,6 +249,27 @@ def test_one_sample_is_too_few(run, tmp_path):
     assert code == 2
     assert "samples score each other" in err
     assert not (folder / "one").exists()
+
+
+def test_files_that_cannot_be_read_are_left_out_by_name(run, parts, tmp_path):
+    mixed = tmp_path / "mixed"
+    shutil.copytree(parts / "shift 1", mixed)
+    (mixed / "cut short.png").write_bytes((mixed / "0.png").read_bytes()[:300])
+    code, _, err, folder = run(mixed)
+    assert code == 0, err
+    assert len(rows(folder / "mixed" / "scores.csv")) == 4
+    assert "left out of mixed: cut short" in err
+    assert json.loads((folder / "run.json").read_text())["products"]["mixed"]["skipped"] == ["cut short"]
+    page = (folder / "mixed" / "report.html").read_text(encoding="utf-8")
+    assert "cut short" in json.dumps(page_content(page)["skipped"])
+    code, _, err, _ = run(mixed, "--noskip_bad")
+    assert code == 2
+    assert "cut short.png" in err
+    for path in mixed.glob("*.png"):
+        path.write_bytes(b"nothing")
+    code, out, err, _ = run(mixed)
+    assert (code, out) == (2, "")
+    assert "6 problems" in err  # five files, and what is left of them
 
 
 @pytest.mark.parametrize(
