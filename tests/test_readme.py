@@ -5,8 +5,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import yaml
 from readme_parts import generate
 
+import musc_jax
 import weights
 from launch import flags as options
 from musc_jax.data import DATASETS
@@ -44,3 +46,9 @@ def test_tables_are_as_written_from_the_programs_own():
 def test_a_place_for_a_table_that_is_lost_is_noticed(lost):
     with pytest.raises(ValueError, match="expected one place"):
         generate.generated(README.replace(lost, ""))
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == musc_jax.__version__
+    assert citation["license"] == re.search(r'^license = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.M)[1]
