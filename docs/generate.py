@@ -1,22 +1,24 @@
-"""Write what README.md says about datasets and backbones, from the tables that the program itself goes by.
+"""Write the tables of datasets, backbones and flags in these pages, from what the program itself goes by.
 
     python docs/generate.py
 
-A table stands between two comments; of the flags' table only the rows that list datasets are written. A test compares
-the README with this.
+A table stands between two comments. A test compares the pages with this.
 """
 
 import re
 from pathlib import Path
 
+from absl.flags import Flag
+
 import weights
+from launch import compare, convert_weights, distributed, doctor, features, fetch, fetch_weights, prepare, score_flags
 from launch import flags as options
 from launch import input_flags as inputs
-from musc_jax.config import RescoringConfig, usual_windows
+from launch.own_flags import OwnFlags
 from musc_jax.data import DATASETS
 from musc_jax.models import VitConfig
 
-README = Path(__file__).parents[1] / "README.md"
+DOCS = Path(__file__).parent
 _SHOWN = {"rgb": "images", "points": "points", "rgb+points": None}
 
 
@@ -54,41 +56,81 @@ def backbones() -> str:
     return "\n".join(lines)
 
 
-def flag_rows() -> dict[str, str]:
-    """Rows of the flags' table, by their flags."""
-    names = [f"`{name}`" for name in DATASETS]
-    listed = f"{', '.join(names[:-1])} or {names[-1]}"
-    others = {name: spec.v1_windows for name, spec in DATASETS.items() if spec.v1_windows}
-    v1 = [f"`{_numbers(usual_windows('v1'))}` for `v1`"]
-    v1 += [f"`{_numbers(windows)}` on `{name}`" for name, windows in others.items()]
-    usual = _numbers(RescoringConfig().windows)
-    return {
-        "dataset": f"| `--dataset` | `{inputs.DATASET.default}` | {listed} |",
-        "windows": f"| `--windows` | `{usual}` ({', '.join(v1)}) | windows of the re-scoring |",
-    }
+def flags() -> str:
+    """Every flag of every command, with its default and its help."""
+    reading = [flag for flag in options.flags.all if flag.name in inputs.NAMES]
+    scoring = [flag for flag in options.flags.all if flag.name not in inputs.NAMES]
+    return "\n\n".join(
+        f"## {heading}\n\n{_table_of(chosen)}"
+        for heading, chosen in {
+            "`score`": score_flags.flags.all,
+            "`score`, `eval` and `features`: the files": reading,
+            "`score`, `eval` and `features`: the computation": scoring,
+            "`eval` on several hosts": distributed.flags.all,
+            "`features`": _own(features.flags),
+            "`fetch`": fetch.flags.all,
+            "`prepare`": prepare.flags.all,
+            "`compare`": compare.flags.all,
+            "`weights fetch`": fetch_weights.flags.all,
+            "`weights convert`": convert_weights.flags.all,
+            "`doctor`": doctor.flags.all,
+        }.items()
+    )
 
 
-def _numbers(values: tuple[int, ...]) -> str:
-    return ",".join(map(str, values))
+def _own(some: OwnFlags) -> list[Flag]:
+    """Flags of a command that the commands above do not have."""
+    return [flag for flag in some.all if flag not in options.flags.all]
 
 
-def generated(text: str) -> str:
-    """A README with these parts as they are now.
+def _table_of(chosen: list[Flag]) -> str:
+    rows = [f"| `--{flag.name}` | {_default(flag)} | {_text(flag)} |" for flag in chosen]
+    return "\n".join(["| flag | default | |", "|---|---|---|", *rows])
+
+
+def _default(flag: Flag) -> str:
+    if flag.name == "workers":
+        return "processors"  # not those of the machine that wrote the page
+    value = flag.default
+    if value is None or value == []:
+        return ""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    text = ",".join(map(str, value)) if isinstance(value, list) else f"{value:g}" if value.__class__ is float else value
+    return f"`{str(text).replace(str(weights.default_folder().parent), '~/.cache/musc_jax')}`"
+
+
+def _text(flag: Flag) -> str:
+    """The help without what absl adds to it, and the values that are possible behind it."""
+    text = re.sub(r"^<.*?>: |;\s+repeat this option.*$", "", flag.help, flags=re.S)
+    if values := getattr(flag.parser, "enum_values", None):
+        text += f" Values: {', '.join(f'`{value}`' for value in values)}."
+    return re.sub(r"\s+", " ", text).replace("|", "\\|")
+
+
+TABLES = {"datasets.md": datasets, "backbones.md": backbones, "flags.md": flags}
+"""Pages, and the table that each of them has."""
+
+
+def generated(page: str, text: str) -> str:
+    """A page with its table as it is now.
+
+    Args:
+        page: One of `TABLES`.
+        text: The page as it was.
 
     Raises:
-        ValueError: it lacks one of them, or has it twice.
+        ValueError: It lacks the place of its table, or has it twice.
     """
-    parts = [
-        (rf"(?<=<!-- {table.__name__}: docs/generate.py -->\n\n).*?(?=\n\n<!-- end -->)", table())
-        for table in (datasets, backbones)
-    ]
-    parts += [(rf"^\| `--{flag}` \| .*$", row) for flag, row in flag_rows().items()]
-    for pattern, part in parts:
-        text, count = re.subn(pattern, lambda _, part=part: part, text, flags=re.S if "<!--" in pattern else re.M)
-        if count != 1:
-            raise ValueError(f"expected one place for {pattern!r}, found {count}")
+    table = TABLES[page]
+    place = rf"(?<=<!-- {table.__name__}: docs/generate.py -->\n\n).*?(?=\n\n<!-- end -->)"
+    text, count = re.subn(place, lambda _: table(), text, flags=re.S)
+    if count != 1:
+        raise ValueError(f"{page}: expected one place for {place!r}, found {count}")
     return text
 
 
 if __name__ == "__main__":
-    README.write_text(generated(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in TABLES:
+        path = DOCS / page
+        path.write_text(generated(page, path.read_text(encoding="utf-8")), encoding="utf-8")

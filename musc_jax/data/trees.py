@@ -219,7 +219,7 @@ def report_closed(found: Found, closed: Mapping[str, str], requested: Sequence[s
 def add_candidates(found: Found, category: str, folder: Path, samples: Sequence[Candidate]) -> None:
     """Add a category's samples; none at all, and names that come twice, are faults."""
     if not samples:
-        found.fault(category, f"{folder}: has no samples to score; see the layout in --help and the README")
+        found.fault(category, f"{folder}: has no samples to score; see the layout in --help and docs/datasets.md")
         return
     names: dict[str, Candidate] = {}
     for sample in samples:

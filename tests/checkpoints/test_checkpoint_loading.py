@@ -264,10 +264,10 @@ def test_expected_shapes_are_the_modules(name):
     assert weights.sources._expected(config) == {k.removeprefix("params/"): v.shape for k, v in whole.items()}
 
 
-def test_the_readme_shows_the_table():
+def test_the_page_shows_the_table():
     """Held against the sources, where they are beside the tests."""
-    readme = Path(__file__).parents[2] / "README.md"
-    lines = readme.read_text(encoding="utf-8").splitlines()
+    page = Path(__file__).parents[2] / "docs" / "backbones.md"
+    lines = page.read_text(encoding="utf-8").splitlines()
     for name, spec in weights.BACKBONES.items():
         line = next(line for line in lines if line.startswith(f"| `{name}`"))
         cells = [cell.strip() for cell in line.strip("|").split("|")]

@@ -2,7 +2,7 @@
 
 A module is found because it is there. It holds all that is known about its dataset (`Source`: licence, counts, layout)
 and a function that turns a `Request` into the `Candidate`s of each category, and names both in `DATASET`. Nothing else
-has to be changed for another dataset; the README's tables are written anew by docs/generate.py. Modules whose names
+has to be changed for another dataset; tables in docs/ are written anew by docs/generate.py. Modules whose names
 begin with an underscore are parts of others.
 """
 
