@@ -24,7 +24,8 @@ from musc_jax.data.formats.bit_depths import depth_of
 from musc_jax.data.formats.files import FileFault
 from musc_jax.data.formats.own_masks import keys_of
 from musc_jax.data.formats.showing import bits_of, show
-from musc_jax.data.mask_rules import decide_mask_rule, look_at_mask
+from musc_jax.data.mask_rules import decide_mask_rule
+from musc_jax.data.mask_survey import look_at_mask
 from musc_jax.data.scan_points import ScanRules, decode_points
 from weights import WeightsError
 from weights.files import read_entries

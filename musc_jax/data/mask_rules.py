@@ -2,88 +2,24 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, Shaped
-from scipy import ndimage
+from jaxtyping import Int
 
 from musc_jax.data.account import Account
 from musc_jax.data.formats.own_masks import BLACK, GREY, TRANSPARENT, WHITE, MaskRule, difference
+from musc_jax.data.mask_survey import NOISE, MaskFacts, Surface
 
 # More values than that are no numbers of classes: the published sets have up to nine.
 _MOST_LABELS = 20
 _MOST_COLORS = 64
 # So many of a mask's keys have at least this share of its area; of a picture, also one on black, they do not.
 _FREQUENT, _COVERED = 8, 0.75
-# Keys that are kept of a mask, by how often they come.
-_KEPT = 1000
-_AT_ONCE = 1_000_000
 # Nearly all masks.
 _NEARLY_ALL = 0.9
-# Noise of JPEG, in a file that is no JPEG any more, stays so near to black and to white.
-_NOISE = 16
-
-
-@dataclass(frozen=True)
-class MaskFacts:
-    """What a mask's file shows, without a rule.
-
-    Attributes:
-        path: the file.
-        noisy: whether it is packed as JPEG is; its keys are rounded then.
-        grey: whether it is grey without transparency.
-        area: pixels by key.
-        border: the same of its outermost ones.
-        tops: keys that differ from the border's by as much as all pixels around somewhere: those of edges never do.
-    """
-
-    path: Path
-    noisy: bool
-    grey: bool
-    area: dict[int, int]
-    border: dict[int, int]
-    tops: frozenset[int]
-
-
-def look_at_mask(path: Path, keys: Shaped[np.ndarray, "h w"], *, noisy: bool) -> MaskFacts:
-    """What a mask shows; `keys` as `own_masks.keys_of` gives them."""
-    grey = keys.dtype == np.uint8
-    if noisy:
-        keys = _rounded(keys)
-    edge = np.concatenate([keys[0], keys[-1], keys[:, 0], keys[:, -1]])
-    area, border = _counts(keys), _counts(edge)
-    outside = max(border, key=lambda key: border[key])
-    if len(area) <= 2:
-        return MaskFacts(path, noisy, bool(grey), area, border, frozenset(area) - {outside})
-    # Of grey a table does, which saves arrays of colours.
-    numbers = np.arange(256, dtype=np.int32) * GREY if keys.dtype == np.uint8 else keys
-    distance = difference(numbers, (outside,))
-    distance = distance[keys] if keys.dtype == np.uint8 else distance
-    is_top = (distance > 0) & (distance == ndimage.maximum_filter(distance, size=3))
-    return MaskFacts(path, noisy, bool(grey), area, border, frozenset(_counts(keys[is_top])))
-
-
-def _rounded(keys: np.ndarray) -> np.ndarray:
-    """Colours in steps of 64, among which noise is none."""
-    steps = np.minimum((np.arange(256) + 32) // 64 * 64, 255)
-    if keys.dtype == np.uint8:
-        return steps.astype(np.uint8)[keys]
-    rounded = steps[keys >> 16 & 255] << 16 | steps[keys >> 8 & 255] << 8 | steps[keys & 255]
-    return np.where(keys == TRANSPARENT, TRANSPARENT, rounded).astype(np.int32)
-
-
-def _counts(keys: np.ndarray) -> dict[int, int]:
-    if keys.dtype == np.uint8:
-        # In parts: bincount makes 8 bytes of each.
-        parts = np.array_split(keys.ravel(), keys.size // _AT_ONCE + 1)
-        counts = np.sum([np.bincount(part, minlength=256) for part in parts], axis=0)
-        return {int(v) * GREY: int(counts[v]) for v in np.flatnonzero(counts)}
-    values, counts = np.unique(keys, return_counts=True)
-    most = np.argsort(-counts, kind="stable")[:_KEPT]
-    return {int(values[at]): int(counts[at]) for at in most}
+# So much of the area of small values: the rest are thin pieces and their ends.
+_MOSTLY = 0.8
 
 
 def decide_mask_rule(masks: Sequence[MaskFacts], asked: str, account: Account) -> MaskRule:
@@ -133,7 +69,10 @@ def _guessed(masks: Sequence[MaskFacts]) -> tuple[MaskRule, str]:
     weak, strong = _divided(others, background)
     grey = all(mask.grey for mask in masks)
     few = len(others) <= (_MOST_LABELS if grey else _MOST_COLORS) and not _is_noise(others, background)
-    labels: set[int] = set()
+    labels = set() if few else _many_classes(exact, weak, others, background)
+    many = bool(labels)
+    if not few and not many and Surface.of_all(exact).is_of_a_picture:
+        return MaskRule(unknown="shows pieces of a picture on its background, not a mask"), ""
     if few:
         tops = {key for mask in exact for key in mask.tops} & weak
         # Numbers of classes in the usual sense: where one is all around another, it still is one.
@@ -143,12 +82,28 @@ def _guessed(masks: Sequence[MaskFacts]) -> tuple[MaskRule, str]:
         cut=127 if labels else _half(others, background),
         labels=tuple(sorted(labels)),
         noisy_cut=_half({key for mask in masks if mask.noisy for key in mask.area}, background),
-        soft=bool(grey and not few and strong and background in ((BLACK,), (WHITE,))),
+        soft=bool(grey and not few and not many and strong and background in ((BLACK,), (WHITE,))),
     )
     found = np.array(sorted({key for mask in masks for key in mask.area}), np.int32)
     if not any(rule.is_defect(found, noisy=noisy).any() for noisy in {mask.noisy for mask in masks}):
         return rule, f"none of {len(masks)} shows a defect"
-    return rule, _assumed(rule, masks, others if few else set(), colored)
+    return rule, _assumed(rule, masks, others if few or many else set(), colored)
+
+
+def _many_classes(
+    masks: Sequence[MaskFacts], weak: set[int], others: set[int], background: tuple[int, ...]
+) -> set[int]:
+    """Of more keys than soft edges have, those that are numbers or colours of defects; none where most are of edges."""
+    if _is_noise(others, background):
+        return set()
+    area = Counter[int]()
+    for mask in masks:
+        area.update({key: mask.area[key] for key in weak & mask.area.keys()})
+    plain = {key for mask in masks for key in mask.plains} & weak
+    if sum(area[key] for key in plain) <= _MOSTLY * area.total():
+        return set()
+    # A soft edge around one dim colour has many keys that are none; among many colours a few are of slivers only.
+    return weak if 2 * len(plain) > len(weak) else plain | ({key for mask in masks for key in mask.tops} & weak)
 
 
 def _covered(masks: Sequence[MaskFacts]) -> float:
@@ -203,13 +158,13 @@ def _divided(keys: set[int], background: tuple[int, ...]) -> tuple[set[int], set
 def _is_noise(keys: set[int], background: tuple[int, ...]) -> bool:
     """Whether there are values just off the background and just off its opposite: a JPEG was saved as another file."""
     levels = _levels(keys, background)
-    return bool(((levels <= _NOISE) & (levels > 0)).any() and ((levels >= 255 - _NOISE) & (levels < 255)).any())
+    return bool(((levels <= NOISE) & (levels > 0)).any() and ((levels >= 255 - NOISE) & (levels < 255)).any())
 
 
 def _half(keys: set[int], background: tuple[int, ...]) -> int:
     """One half of 255; where nothing reaches that, half of the most there is, unless that is noise."""
     largest = int(_levels(keys, background).max(initial=0))
-    return largest // 2 if 2 * _NOISE < largest <= 128 else 127
+    return largest // 2 if 2 * NOISE < largest <= 128 else 127
 
 
 def _assumed(rule: MaskRule, masks: Sequence[MaskFacts], labels: set[int], colored: bool) -> str:
@@ -223,7 +178,8 @@ def _assumed(rule: MaskRule, masks: Sequence[MaskFacts], labels: set[int], color
         parts.append("what is transparent is a defect")
     plain = labels - {TRANSPARENT}
     if (len(plain) > 1 or colored) and plain and len(parts) == 0:
-        listed = ", ".join(name_of(key) for key in sorted(plain)[:_MOST_LABELS])
+        more = f" and {len(plain) - _MOST_LABELS} others" if len(plain) > _MOST_LABELS else ""
+        listed = ", ".join(name_of(key) for key in sorted(plain)[:_MOST_LABELS]) + more
         parts.append(f"each of {listed} is a defect" if len(plain) > 1 else f"{listed} is a defect")
         if WHITE in plain and rule.labels and all(key <= _MOST_LABELS * GREY for key in rule.labels) and not colored:
             parts.append("255, too, although it is sometimes meant to be ignored")

@@ -14,7 +14,8 @@ from musc_jax.data.formats.bit_depths import depth_of
 from musc_jax.data.formats.files import Content, FileFault
 from musc_jax.data.formats.own_masks import keys_of
 from musc_jax.data.formats.remarks import overheard
-from musc_jax.data.mask_rules import decide_mask_rule, look_at_mask
+from musc_jax.data.mask_rules import decide_mask_rule
+from musc_jax.data.mask_survey import look_at_mask
 
 _AS_PUBLISHED = "as in the published programs"
 # A share of pixels that two readings of a mask may differ in: at soft edges.

@@ -116,9 +116,11 @@ def _decide_bits(seen: Sequence[Seen], layout: FolderLayout, account: Account) -
             f"{len(others)} pictures of 16 bits are read as holding {bits}, by {source} "
             f"({largest} over all of them)" + ("" if layout.bits else " (--bits says otherwise)")
         )
-    if own:
-        said = ", ".join(map(str, sorted({found.header.bits or 0 for found in own if found.header})))
-        line = "; ".join(filter(None, [line, f"{len(own)} pictures of 16 bits hold {said}, as their files say"]))
+    # A PGM's values have been scaled to all 16 bits by the largest one that it names: nothing is assumed.
+    stated = [found.header.bits for found in own if found.header and found.header.bits not in (None, 16)]
+    if stated:
+        said = ", ".join(map(str, sorted(set(stated))))
+        line = "; ".join(filter(None, [line, f"{len(stated)} pictures of 16 bits hold {said}, as their files say"]))
     if others and layout.bits is None and (stray := _stray(others, bits)):
         line = "; ".join(filter(None, [line, stray]))
     account.add("bits", facts, f"bits: {line}" if line else "")

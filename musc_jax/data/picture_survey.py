@@ -12,7 +12,7 @@ from musc_jax.data.formats.files import FileFault
 from musc_jax.data.formats.own_masks import keys_of
 from musc_jax.data.formats.own_pictures import Header
 from musc_jax.data.formats.remarks import overheard
-from musc_jax.data.mask_rules import MaskFacts, look_at_mask
+from musc_jax.data.mask_survey import MaskFacts, look_at_mask
 
 
 @runtime_checkable

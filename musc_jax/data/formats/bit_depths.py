@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import tifffile
 from jaxtyping import UInt8, UInt16
 from PIL import Image
 
-from musc_jax.data.formats.files import Content
+from musc_jax.data.formats.files import DECODE_ERRORS, Content, FileFault, brief
 
 DEPTHS = (8, 10, 12, 14, 16)
 """Bits that cameras have."""
@@ -28,7 +29,7 @@ OTHER_HALF = {
 _FULL = 65535
 # Width, height and largest value, with comments between.
 _PPM = re.compile(rb"P6" + 3 * rb"\s+(?:#[^\n]*\n\s*)*(\d+)" + rb"\s")
-_BITS_PER_SAMPLE, _MAX_VALUE, _MAX_SAMPLE_VALUE = 258, 281, 341
+_BITS_PER_SAMPLE, _MAX_VALUE, _PLANAR, _MAX_SAMPLE_VALUE = 258, 281, 284, 341
 
 
 def depth_of(largest: int) -> int:
@@ -98,6 +99,30 @@ def wide_colors(
     pixels = (high[..., :colors].astype(np.uint16) << 8) | low
     alpha = high[..., -1] if picture.mode != "RGB" else None
     return (pixels[..., 0] if colors == 1 else pixels), alpha
+
+
+def has_planes(picture: Image.Image) -> bool:
+    """Whether a TIFF has its colours one after the other, which Pillow mixes up where they have 16 bits."""
+    return picture.format == "TIFF" and _numbers(getattr(picture, "tag_v2", {}), _PLANAR) == (2.0,)
+
+
+def colors_of_planes(content: Content) -> tuple[UInt16[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"] | None]:
+    """Colours of 16 bits and alpha of 8 of a TIFF that has them one after the other, as they are stored.
+
+    Raises:
+        FileFault: They are packed in a way that is not read, or are no colours.
+    """
+    fault = "has colours of 16 bits one after the other (PlanarConfiguration 2)"
+    way_out = "save it with the colours of each pixel side by side, or as PNG"
+    try:
+        with tifffile.TiffFile(io.BytesIO(content.data)) as tiff:
+            planes = np.asarray(tiff.pages[0].asarray())
+    except DECODE_ERRORS as error:
+        raise FileFault(content.path, f"{fault}, packed in a way that is not read ({brief(error)})", way_out) from None
+    if planes.ndim != 3 or planes.shape[0] not in (3, 4) or planes.dtype != np.uint16:
+        raise FileFault(content.path, f"{fault}: {planes.dtype} of shape {planes.shape}", way_out)
+    alpha = (planes[3] >> 8).astype(np.uint8) if len(planes) == 4 else None
+    return np.ascontiguousarray(np.moveaxis(planes[:3], 0, -1)), alpha
 
 
 def _largest_of_ppm(picture: Image.Image) -> int:

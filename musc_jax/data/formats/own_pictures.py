@@ -14,7 +14,13 @@ from jaxtyping import Shaped, UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from musc_jax.data.formats import pictures
-from musc_jax.data.formats.bit_depths import has_wide_colors, stated_bits, wide_colors
+from musc_jax.data.formats.bit_depths import (
+    colors_of_planes,
+    has_planes,
+    has_wide_colors,
+    stated_bits,
+    wide_colors,
+)
 from musc_jax.data.formats.files import DECODE_ERRORS, MAX_PIXELS, Content, FileFault, brief
 from musc_jax.data.formats.remarks import overheard
 
@@ -27,6 +33,7 @@ EXTENSIONS = pictures.EXTENSIONS | {
 _FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF")
 # A picture that is decoded whole before it is scaled down has at most so many times the pixels that are kept.
 _WHOLE = 8
+_SAMPLE_FORMAT = 339  # of TIFF
 _ORIENTATION, _PHOTOMETRIC = ExifTags.Base.Orientation, ExifTags.Base.PhotometricInterpretation
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -255,10 +262,18 @@ def _reduction(content: Content, picture: Image.Image, header: Header, max_pixel
 
 def _decoded(content: Content, picture: Image.Image, header: Header, factor: int, whole: bool) -> Picture:
     mode = picture.mode
+    tags: Any = getattr(picture, "tag_v2", {})
+    if mode == "L" and 2 in (tags.get(_SAMPLE_FORMAT) or ()):
+        raise FileFault(content.path, "holds signed numbers of 8 bits, not a picture", "convert it to unsigned ones")
     if mode == "F":
         raise FileFault(content.path, "holds floating-point numbers, not a picture", "convert it to 8 or 16 bits")
-    _load(picture)
-    low = wide_colors(content, picture) if header.wide and not mode.startswith("I") else None
+    low, planar = None, header.wide and has_planes(picture) and not mode.startswith("I")
+    if planar:
+        low = colors_of_planes(content)
+    else:
+        _load(picture)
+        if header.wide and not mode.startswith("I"):
+            low = wide_colors(content, picture)
     if picture.format != "TIFF" and header.orientation != 1:
         picture = picture.transpose(_TURNS[header.orientation])
     alpha: np.ndarray | None = None
@@ -271,13 +286,12 @@ def _decoded(content: Content, picture: Image.Image, header: Header, factor: int
             alpha = np.where(pixels == key, np.uint8(0), np.uint8(255))
     elif low is not None:
         pixels, alpha = low
-        if picture.format != "TIFF":
+        if picture.format != "TIFF" or planar:  # of others Pillow has turned them
             pixels, alpha = turned(pixels, header.orientation), _turn(alpha, header)
     else:
         pixels, alpha = _plain(picture)
     if factor > 1:
         pixels, alpha = _shrunk(pixels, factor), None if alpha is None else _shrunk(alpha, factor)
-    tags: Any = getattr(picture, "tag_v2", {})
     # Pillow turns grey of 8 bits and less round, 16 bits it leaves.
     inverted = mode.startswith("I") and tags.get(_PHOTOMETRIC) == 0
     halved = header.wide and low is None and not mode.startswith("I")

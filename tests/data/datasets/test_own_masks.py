@@ -1,6 +1,7 @@
 """What masks of a plain folder mean, decided over all of them; `docs/inputs.md` has the rules."""
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -321,6 +322,43 @@ def test_a_picture_on_black_is_no_mask_either(tmp_path):
         masks.append(png(shown))
     with pytest.raises(DataError, match="looks like a picture, not like a mask"):
         opened(tmp_path / "parts", masks)
+
+
+def cut_out(number, background):
+    """A piece of a picture, some of it brighter than one half and some not."""
+    shown = picture(number, (*SHAPE, 3)) // 2 + 60
+    return np.where(truth(number)[..., None], shown, np.uint8(background))
+
+
+@pytest.mark.parametrize("background", [0, 255])
+@pytest.mark.parametrize("grey", [False, True])
+def test_defects_cut_out_of_their_pictures_are_no_masks(tmp_path, background, grey):
+    """Only what is brighter than one half would count, a tenth of some defects."""
+    masks = [cut_out(i, background) for i in range(3)]
+    masks = [png(mask[..., 0] if grey else mask) for mask in masks]
+    with pytest.raises(DataError, match=r"shows pieces of a picture on its background, not a mask; .* by --masks"):
+        opened(tmp_path / "parts", masks)
+    if background == 0:
+        dataset = opened(tmp_path / "parts", masks, masks="nonzero")
+        for i, mask in enumerate(read(dataset)):
+            np.testing.assert_array_equal(mask, truth(i))
+
+
+@pytest.mark.parametrize("colored", [False, True])
+def test_any_number_of_instances_are_defects(tmp_path, colored):
+    """Numbers of defects up to 31, or a colour for each; those that touch another do, too."""
+    count = 36 if colored else 16
+    masks = []
+    for i in range(count):
+        first, second = ((7 * i % 120, 3, 1 + i), (2 * i % 100, 90, i)) if colored else ([i + 1], [2 * i + 1])
+        mask = painted(i % 3, (0, 0, 0) if colored else [0], first)
+        mask[truth(i % 3) & (np.arange(SIDE) % 8 < 4)] = second
+        masks.append(png(mask))
+    dataset = opened(tmp_path / "parts", masks)
+    for i, mask in enumerate(read(dataset, count)):
+        np.testing.assert_array_equal(mask, truth(i % 3))
+    (line,) = said(dataset)
+    assert re.search(r"masks: each of .* and \d+ others is a defect", line)
 
 
 def test_masks_in_which_no_colour_is_the_background_are_refused(tmp_path):

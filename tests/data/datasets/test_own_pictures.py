@@ -258,6 +258,38 @@ def test_packed_values_of_12_bits(tmp_path):
     assert int(dataset.load("parts", 0, size=30).image.max()) >= 254
 
 
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_colours_of_16_bits_that_lie_in_planes(tmp_path, compression, order, alpha):
+    """Pillow mixes them up, and halves of them where they are packed."""
+    values = np.stack([ramp(4000), ramp(4000).T.reshape(SIZE), 4000 - ramp(4000)])
+    options = {"photometric": "rgb", "planarconfig": "separate", "compression": compression, "byteorder": order}
+    if alpha:
+        values = np.concatenate([values, np.full((1, *SIZE), 65535, np.uint16)])
+        options["extrasamples"] = ["unassalpha"]
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, values, extratags=[(274, "H", 1, 6, True)], **options)
+    dataset = opened(write(tmp_path / "parts", {f"{i}.tif": buffer.getvalue() for i in range(2)}))
+    assert dataset.accounts["parts"].facts["bits"]["largest_value"] == 4000
+    assert dataset.load("parts", 0, size=30).full_size == (SIZE[1], SIZE[0])
+    shown = own_pictures.decode(content(buffer.getvalue()))
+    np.testing.assert_array_equal(shown.pixels, np.rot90(np.moveaxis(values[:3], 0, -1), -1))
+    assert not shown.halved
+
+
+def test_planes_that_are_packed_in_another_way_are_refused(tmp_path, monkeypatch):
+    def missing(*args, **options):
+        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, np.stack([ramp(4000)] * 3), photometric="rgb", planarconfig="separate")
+    root = write(tmp_path / "parts", {f"{i}.tif": buffer.getvalue() for i in range(2)})
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", missing)
+    with pytest.raises(DataError, match=r"packed in a way that is not read .*; save it with the colours of each pixel"):
+        opened(root)
+
+
 def test_bits_as_they_are_asked_for(tmp_path):
     root = write(tmp_path / "parts", {"0.tif": tiff16(ramp(100)), "1.tif": tiff16(ramp(4000))})
     dataset = opened(root, bits=14)
@@ -301,6 +333,7 @@ def test_pgm_and_ppm_of_16_bits(tmp_path, colors, largest, stated, bits):
     dataset = opened(write(tmp_path / "parts", {f"{i}.ppm": data for i in range(2)}))
     facts = dataset.accounts["parts"].facts["bits"]
     assert facts["bits"] == bits or facts["say_themselves"] == 2
+    assert not [line for line in dataset.accounts["parts"].lines if "as their files say" in line]
     image = dataset.load("parts", 0, size=30).image
     assert int(image.max()) >= 245
     assert len(np.unique(image)) > 120
@@ -483,6 +516,7 @@ def test_numbers_that_are_no_picture_are_refused(tmp_path):
         (ramp(9).astype(np.float32), "holds floating-point numbers, not a picture; convert it to 8 or 16 bits"),
         (ramp(9).astype(np.int32) + 70000, "has values outside of 16 bits; convert it to 8 or 16 bits"),
         (ramp(9).astype(np.int32) - 1, "has values outside of 16 bits"),
+        ((ramp(9).astype(np.int16) - 1).astype(np.int8), "holds signed numbers of 8 bits, not a picture"),
     ):
         buffer = io.BytesIO()
         tifffile.imwrite(buffer, values, photometric="minisblack")
