@@ -41,6 +41,7 @@ def backbones() -> str:
         images = isinstance(spec.config, VitConfig)
         links = [f"[{spec.hub_id}](https://huggingface.co/{spec.hub_id})"] if spec.hub_id else []
         links += [f"[original]({spec.url})"] if spec.url else []
+        links += [f"[asked for]({spec.ask_at})"] if spec.ask_at else []
         row = [
             f"`{name}`" + " (default)" * (name == options.BACKBONE.default),
             f"{spec.config.depth} x {spec.config.width}",
@@ -50,7 +51,7 @@ def backbones() -> str:
             f"{spec.config.norm_epsilon if images else spec.config.epsilon:g}",
             spec.config.interpolation if images else "-",
             ", ".join(links),
-            spec.licence,
+            f"[{spec.licence}]({spec.terms})" if spec.terms else spec.licence,
         ]
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)

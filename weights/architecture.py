@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from musc_jax._text import shown
@@ -11,12 +12,17 @@ from musc_jax.models.layers import ACTIVATIONS
 from weights.backbones import BACKBONES, BackboneSpec
 from weights.errors import WeightsError
 from weights.files import Checkpoint, Entry
-from weights.schemes import Scheme, Shape
+from weights.rules import Scheme, Shape
 
 Architecture = VitConfig | PointTransformerConfig
 # No backbone comes near; a file that says more would keep the library busy describing it.
 _MOST = {"depth": 100, "width": 1 << 14, "mlp_width": 1 << 16, "native_grid": 512, "num_registers": 64}
-_KINDS = {"dino": ("vit",), "dinov2": ("dinov2", "dinov2_with_registers"), "clip": ("clip", "clip_vision_model")}
+_KINDS = {
+    "dino": ("vit",),
+    "dinov2": ("dinov2", "dinov2_with_registers"),
+    "dinov3": ("dinov3_vit",),
+    "clip": ("clip", "clip_vision_model"),
+}
 _SETTINGS = {
     "width": "hidden_size",
     "depth": "num_hidden_layers",
@@ -25,7 +31,7 @@ _SETTINGS = {
     "mlp_width": "intermediate_size",
 }
 # What must agree for two models to be the same one.
-_SHAPE_FIELDS = ("width", "depth", "mlp_width", "patch_size", "native_grid", "num_registers")
+_SHAPE_FIELDS = ("width", "depth", "mlp_width", "patch_size", "native_grid", "num_registers", "gated")
 
 
 def describe(
@@ -92,6 +98,11 @@ def check(config: Architecture, file: str) -> None:
             raise WeightsError(f"{file}: a model with {field.name} = {shown(value)}; that is no such backbone")
     if config.width % config.heads:
         raise WeightsError(f"{file}: width {config.width} is no multiple of {config.heads} heads; pass another number")
+    if isinstance(config, VitConfig) and config.interpolation == "rotary" and config.width // config.heads % 4:
+        raise WeightsError(
+            f"{file}: {config.width // config.heads} channels in each of {config.heads} heads, expected a multiple of "
+            f"4 with rotary positions; pass another number"
+        )
 
 
 def _from_shapes(
@@ -101,7 +112,10 @@ def _from_shapes(
     found: dict[str, Any] = {}
     if numbers:
         found["depth"] = len(numbers)
-    hidden = shapes.get(f"{scheme.blocks}0.{scheme.hidden}")
+    gate = shapes.get(f"{scheme.blocks}0.{scheme.gate}") if scheme.gate else None
+    if scheme.gate:
+        found["gated"] = gate is not None
+    hidden = gate or shapes.get(f"{scheme.blocks}0.{scheme.hidden}")
     if hidden and len(hidden) == 2:
         found["mlp_width"], found["width"] = hidden
     if isinstance(spec.config, PointTransformerConfig):
@@ -189,6 +203,10 @@ def _from_settings(
             )
     changes: dict[str, Any] = {"heads": said["heads"]} if "heads" in said else {}
     epsilon, activation = settings.get("layer_norm_eps"), settings.get("hidden_act")
+    if isinstance(spec.config, VitConfig) and spec.config.interpolation == "rotary":
+        _expect_base(settings, path)
+    if found.get("gated") and activation == "silu":
+        activation = None  # of the gate, which has no other
     if epsilon is not None:
         if type(epsilon) not in (int, float):
             raise WeightsError(f"{path}: expected a number for layer_norm_eps, received {shown(epsilon)}")
@@ -201,6 +219,14 @@ def _from_settings(
             )
         changes["activation"] = activation
     return changes
+
+
+def _expect_base(settings: Mapping[str, Any], path: Path) -> None:
+    """Periods of another base would give other tokens, and show in no parameter."""
+    nested = settings.get("rope_parameters")
+    base = settings.get("rope_theta", nested.get("rope_theta", 100) if isinstance(nested, Mapping) else 100)
+    if base != 100:
+        raise WeightsError(f"{path}: rotary positions of base {shown(base)}; expected 100, which every such model has")
 
 
 def _product(ratio: Any, width: int) -> Any:

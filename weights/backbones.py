@@ -15,11 +15,15 @@ class BackboneSpec:
 
     Attributes:
         name: What `--backbone` takes.
-        family: "dino", "dinov2", "clip" or "point_mae".
+        family: "dino", "dinov2", "dinov3", "clip" or "point_mae".
         config: The architecture.
         hub_id: Repository on the Hugging Face hub, "" where there is none.
         url: Original address that can be fetched and read, "" where there is none.
         licence: Of the parameters.
+        terms: Where a licence stands that asks something of whoever passes the parameters on, "" for the others. Such
+            parameters are converted into the local cache and nowhere else.
+        ask_at: Where access has to be asked for, "" where everybody has it.
+        given_file: What the file is called that one gets there.
         sha256: Of the file at `url`, "" where none is published.
         revision: Of the repository. "main" is whatever is there; the commit is recorded with what was fetched.
         resize: How images, or maps of points, come to their size.
@@ -35,6 +39,9 @@ class BackboneSpec:
     hub_id: str
     url: str
     licence: str
+    terms: str = ""
+    ask_at: str = ""
+    given_file: str = ""
     sha256: str = ""
     revision: str = "main"
     resize: str = "bicubic, to a square"
@@ -55,6 +62,8 @@ class BackboneSpec:
             names += ["pointmae_pretrain.safetensors", "pointmae_pretrain.pth", "pretrain.pth"]
         if self.url:
             names.append(self.download_name)
+        if self.given_file:
+            names.append(self.given_file)
         return tuple(dict.fromkeys(names))
 
     @property
@@ -68,8 +77,13 @@ class BackboneSpec:
         return "pointmae_pretrain.pth" if self.family == "point_mae" else self.url.rsplit("/", 1)[-1]
 
 
+def spread(depth: int, count: int) -> tuple[int, ...]:
+    """The last blocks of equal parts of a model, as 3, 7, 11 are of 12; all blocks of one with fewer."""
+    return tuple(depth * (i + 1) // count - 1 for i in range(count)) if depth >= count else tuple(range(depth))
+
+
 def _vit(size: str, patch: int, grid: int, **options: Any) -> VitConfig:
-    width, depth, heads = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16)}[size]
+    width, depth, heads = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16), "h": (1280, 32, 20)}[size]
     return VitConfig(
         width=width, depth=depth, heads=heads, mlp_width=4 * width, patch_size=patch, native_grid=grid, **options
     )
@@ -108,6 +122,52 @@ def _dinov2(size: str, *, registers: bool) -> BackboneSpec:
         image_size=518,
         blocks=(7, 15, 23) if size == "l" else (3, 7, 11),
         v1_blocks=(5, 11, 17, 23) if size == "l" else (2, 5, 8, 11),
+    )
+
+
+# What Meta's files end in.
+_DINOV3_FILES = {
+    "vits16": "08c60483",
+    "vits16plus": "4057cbaa",
+    "vitb16": "73cec8be",
+    "vitl16": "8aa4cbdd",
+    "vitl16_sat493m": "eadcf0ff",
+    "vith16plus": "7c1da9a5",
+}
+_SATELLITE = ((0.430, 0.411, 0.296), (0.213, 0.156, 0.143))
+
+
+def _dinov3(size: str, *, gated: bool = False, satellite: bool = False) -> BackboneSpec:
+    config = _vit(
+        size,
+        16,
+        14,
+        norm_epsilon=1e-5,
+        layer_scale=True,
+        num_registers=4,
+        interpolation="rotary",
+        gated=gated,
+    )
+    model = f"vit{size}16" + "plus" * gated
+    data = "sat493m" if satellite else "lvd1689m"
+    mean, std = _SATELLITE if satellite else IMAGENET
+    name = model + f"_{data}" * satellite
+    return BackboneSpec(
+        name=f"dinov3_{name}",
+        family="dinov3",
+        config=config,
+        hub_id=f"facebook/dinov3-{model}-pretrain-{data}",
+        url="",
+        licence="DINOv3 License",
+        terms="https://github.com/facebookresearch/dinov3/blob/main/LICENSE.md",
+        ask_at="https://ai.meta.com/resources/models-and-libraries/dinov3-downloads/",
+        given_file=f"dinov3_{model}_pretrain_{data}-{_DINOV3_FILES[name]}.pth",
+        # As many patches as the default backbone has at its size.
+        image_size=448,
+        blocks=spread(config.depth, 3),
+        v1_blocks=spread(config.depth, 4),
+        mean=mean,
+        std=std,
     )
 
 
@@ -156,6 +216,11 @@ _SPECS = (
     _dino("s", 8),
     _dino("s", 16),
     *(_dinov2(size, registers=registers) for size in "sbl" for registers in (False, True)),
+    *(
+        _dinov3(size, gated=gated)
+        for size, gated in (("s", False), ("s", True), ("b", False), ("l", False), ("h", True))
+    ),
+    _dinov3("l", satellite=True),
     _clip("l", 14, native=336, image_size=518),
     _clip("l", 14),
     _clip("b", 16),

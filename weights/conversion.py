@@ -12,7 +12,8 @@ import numpy as np
 from musc_jax._text import shown
 from weights.errors import WeightsError
 from weights.files import Entry
-from weights.schemes import SCHEMES, Rule, Scheme, Shape
+from weights.rules import Rule, Scheme, Shape
+from weights.schemes import SCHEMES
 
 _LISTED = 12
 _FLOATS = ("float64", "float32", "float16", "bfloat16")
@@ -24,6 +25,8 @@ def looks_like(entries: Mapping[str, Entry]) -> str | None:
         return "clip"
     if "encoder.first_conv.0.weight" in entries:
         return "point_mae"
+    if {"layer.0.mlp.up_proj.weight", "storage_tokens", "blocks.0.gamma_1"} & set(entries):
+        return "dinov3"
     if {"encoder.layer.0.layer_scale1.lambda1", "blocks.0.ls1.gamma"} & set(entries):
         return "dinov2"
     if {"embeddings.cls_token", "cls_token"} & set(entries):

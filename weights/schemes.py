@@ -2,13 +2,24 @@
 
 import re
 from collections.abc import Callable
-from typing import NamedTuple
-
-import numpy as np
 
 from musc_jax.models import PointTransformerConfig, VitConfig
-
-Shape = tuple[int, ...]
+from weights import rotary_schemes
+from weights.rules import (
+    FLAT,
+    LINEAR,
+    PATCHES,
+    POINTWISE,
+    ROWS,
+    ROWS_OF_PATCHES,
+    SAME,
+    Rule,
+    Scheme,
+    Transform,
+    dense,
+    norm,
+    separate_qkv,
+)
 
 # Entries that have no counterpart here, by naming scheme. One that is neither used nor listed is an error.
 _HEADS = r"head\..*|fc_norm\..*|mask_token"
@@ -25,132 +36,30 @@ _POINT_MAE_TRAINING = (
 )
 
 
-class Transform(NamedTuple):
-    """How entries become a parameter.
-
-    Attributes:
-        apply: Entries to the parameter.
-        sources: The shapes that each entry may have for a parameter of that shape.
-    """
-
-    apply: Callable[..., np.ndarray]
-    sources: Callable[[Shape], list[set[Shape]]]
-
-
-class Rule(NamedTuple):
-    """One parameter: where it goes, which entries it is made of, and how."""
-
-    target: str
-    sources: tuple[str, ...]
-    transform: Transform
-
-
-def _patch_shapes(target: Shape) -> list[set[Shape]]:
-    side = round((target[0] / 3) ** 0.5)
-    return [{(target[1], 3, side, side)}]
-
-
-_SAME = Transform(lambda x: x, lambda t: [{t}])
-_FLAT = Transform(lambda x: x.reshape(-1), lambda t: [{t, (1, *t), (1, 1, *t)}])
-_ROWS = Transform(lambda x: x.reshape(x.shape[-2:]), lambda t: [{t, (1, *t)}])
-# timm's models with registers have no position for the class token.
-_ROWS_OF_PATCHES = Transform(
-    lambda x: np.concatenate([np.zeros((1, x.shape[-1]), x.dtype), x.reshape(x.shape[-2:])]),
-    lambda t: [{(t[0] - 1, t[1]), (1, t[0] - 1, t[1])}],
-)
-# (out, in) to (in, out).
-_LINEAR = Transform(lambda x: x.T, lambda t: [{t[::-1]}])
-# A convolution of width 1, (out, in, 1), to (in, out).
-_POINTWISE = Transform(lambda x: x.reshape(x.shape[:2]).T, lambda t: [{t[::-1], (*t[::-1], 1)}])
-# (out, 3, p, p) to (p * p * 3, out): rows, columns, colours, as patches are flattened.
-_PATCHES = Transform(lambda x: x.transpose(2, 3, 1, 0).reshape(-1, x.shape[0]), _patch_shapes)
-_THREE_LINEAR = Transform(
-    lambda *parts: np.concatenate([part.T for part in parts], axis=1), lambda t: [{(t[1] // 3, t[0])}] * 3
-)
-_THREE = Transform(lambda *parts: np.concatenate(parts), lambda t: [{(t[0] // 3,)}] * 3)
-
-
-class Scheme(NamedTuple):
-    """One way of naming the entries of a family.
-
-    Attributes:
-        name: Whose names they are.
-        marker: An entry that only this scheme has.
-        rules: The table for an architecture.
-        blocks: What comes before a block's number.
-        hidden: The MLP's first weight, behind a block's number.
-        patches, positions: The patch projection and the position embedding; "" where there are none.
-        class_rows: Rows of the position embedding in front of the patches'.
-        registers: Register tokens; "" where there are none.
-        projection: Projection of the image embedding; "" where there is none.
-        projection_axis: The axis of it that is as long as the embedding.
-        rename: Brings names into the form the table has.
-        ignored: Pattern of the entries that have no counterpart.
-        zero: Entries that are ignored if they are 0, which they are in every published file.
-    """
-
-    name: str
-    marker: str
-    rules: Callable[..., list[Rule]]
-    blocks: str
-    hidden: str
-    ignored: str
-    patches: str = ""
-    positions: str = ""
-    class_rows: int = 1
-    registers: str = ""
-    projection: str = ""
-    projection_axis: int = 0
-    rename: Callable[[str], str] = str
-    zero: tuple[str, ...] = ()
-
-
-def _norm(target: str, source: str) -> list[Rule]:
-    return [
-        Rule(f"{target}/scale", (f"{source}.weight",), _SAME),
-        Rule(f"{target}/bias", (f"{source}.bias",), _SAME),
-    ]
-
-
-def _dense(target: str, source: str) -> list[Rule]:
-    return [
-        Rule(f"{target}/kernel", (f"{source}.weight",), _LINEAR),
-        Rule(f"{target}/bias", (f"{source}.bias",), _SAME),
-    ]
-
-
-def _separate_qkv(target: str, query: str, key: str, value: str) -> list[Rule]:
-    names = (query, key, value)
-    return [
-        Rule(f"{target}/kernel", tuple(f"{n}.weight" for n in names), _THREE_LINEAR),
-        Rule(f"{target}/bias", tuple(f"{n}.bias" for n in names), _THREE),
-    ]
-
-
 def _transformers_dino(c: VitConfig) -> list[Rule]:
     """ViTModel, Dinov2Model and Dinov2WithRegistersModel of transformers."""
     e = "embeddings."
     rules = [
-        Rule("class_token", (f"{e}cls_token",), _FLAT),
-        Rule("position_embedding", (f"{e}position_embeddings",), _ROWS),
-        Rule("patch_embedding/kernel", (f"{e}patch_embeddings.projection.weight",), _PATCHES),
-        Rule("patch_embedding/bias", (f"{e}patch_embeddings.projection.bias",), _SAME),
-        *_norm("norm", "layernorm"),
+        Rule("class_token", (f"{e}cls_token",), FLAT),
+        Rule("position_embedding", (f"{e}position_embeddings",), ROWS),
+        Rule("patch_embedding/kernel", (f"{e}patch_embeddings.projection.weight",), PATCHES),
+        Rule("patch_embedding/bias", (f"{e}patch_embeddings.projection.bias",), SAME),
+        *norm("norm", "layernorm"),
     ]
     if c.num_registers:
-        rules.append(Rule("registers", (f"{e}register_tokens",), _ROWS))
+        rules.append(Rule("registers", (f"{e}register_tokens",), ROWS))
     for i in range(c.depth):
         b, layer = f"blocks_{i}/", f"encoder.layer.{i}."
         a = f"{layer}attention.attention."
-        rules += _separate_qkv(f"{b}qkv", f"{a}query", f"{a}key", f"{a}value")
-        rules += _dense(f"{b}proj", f"{layer}attention.output.dense")
+        rules += separate_qkv(f"{b}qkv", f"{a}query", f"{a}key", f"{a}value")
+        rules += dense(f"{b}proj", f"{layer}attention.output.dense")
         if c.layer_scale:
-            rules += _norm(f"{b}norm1", f"{layer}norm1") + _norm(f"{b}norm2", f"{layer}norm2")
-            rules += _dense(f"{b}fc1", f"{layer}mlp.fc1") + _dense(f"{b}fc2", f"{layer}mlp.fc2")
-            rules += [Rule(f"{b}scale{n}", (f"{layer}layer_scale{n}.lambda1",), _SAME) for n in (1, 2)]
+            rules += norm(f"{b}norm1", f"{layer}norm1") + norm(f"{b}norm2", f"{layer}norm2")
+            rules += dense(f"{b}fc1", f"{layer}mlp.fc1") + dense(f"{b}fc2", f"{layer}mlp.fc2")
+            rules += [Rule(f"{b}scale{n}", (f"{layer}layer_scale{n}.lambda1",), SAME) for n in (1, 2)]
         else:
-            rules += _norm(f"{b}norm1", f"{layer}layernorm_before") + _norm(f"{b}norm2", f"{layer}layernorm_after")
-            rules += _dense(f"{b}fc1", f"{layer}intermediate.dense") + _dense(f"{b}fc2", f"{layer}output.dense")
+            rules += norm(f"{b}norm1", f"{layer}layernorm_before") + norm(f"{b}norm2", f"{layer}layernorm_after")
+            rules += dense(f"{b}fc1", f"{layer}intermediate.dense") + dense(f"{b}fc2", f"{layer}output.dense")
     return rules
 
 
@@ -178,19 +87,19 @@ def _renaming(table: tuple[tuple[re.Pattern, str], ...]) -> Callable[[str], str]
     return rename
 
 
-def _original_dino(*, registers: str = "register_tokens", positions: Transform = _ROWS) -> Callable:
+def _original_dino(*, registers: str = "register_tokens", positions: Transform = ROWS) -> Callable:
     """DINO's and DINOv2's own names, and timm's, which differ where there are registers."""
 
     def rules(c: VitConfig) -> list[Rule]:
         found = [
-            Rule("class_token", ("cls_token",), _FLAT),
+            Rule("class_token", ("cls_token",), FLAT),
             Rule("position_embedding", ("pos_embed",), positions),
-            Rule("patch_embedding/kernel", ("patch_embed.proj.weight",), _PATCHES),
-            Rule("patch_embedding/bias", ("patch_embed.proj.bias",), _SAME),
-            *_norm("norm", "norm"),
+            Rule("patch_embedding/kernel", ("patch_embed.proj.weight",), PATCHES),
+            Rule("patch_embedding/bias", ("patch_embed.proj.bias",), SAME),
+            *norm("norm", "norm"),
         ]
         if c.num_registers:
-            found.append(Rule("registers", (registers,), _ROWS))
+            found.append(Rule("registers", (registers,), ROWS))
         return found + _fused_blocks(c)
 
     return rules
@@ -200,25 +109,25 @@ def _fused_blocks(c: VitConfig) -> list[Rule]:
     rules: list[Rule] = []
     for i in range(c.depth):
         b, layer = f"blocks_{i}/", f"blocks.{i}."
-        rules += _norm(f"{b}norm1", f"{layer}norm1") + _norm(f"{b}norm2", f"{layer}norm2")
-        rules += _dense(f"{b}qkv", f"{layer}attn.qkv") + _dense(f"{b}proj", f"{layer}attn.proj")
-        rules += _dense(f"{b}fc1", f"{layer}mlp.fc1") + _dense(f"{b}fc2", f"{layer}mlp.fc2")
+        rules += norm(f"{b}norm1", f"{layer}norm1") + norm(f"{b}norm2", f"{layer}norm2")
+        rules += dense(f"{b}qkv", f"{layer}attn.qkv") + dense(f"{b}proj", f"{layer}attn.proj")
+        rules += dense(f"{b}fc1", f"{layer}mlp.fc1") + dense(f"{b}fc2", f"{layer}mlp.fc2")
         if c.layer_scale:
-            rules += [Rule(f"{b}scale{n}", (f"{layer}ls{n}.gamma",), _SAME) for n in (1, 2)]
+            rules += [Rule(f"{b}scale{n}", (f"{layer}ls{n}.gamma",), SAME) for n in (1, 2)]
     return rules
 
 
 def _timm_clip(c: VitConfig) -> list[Rule]:
     rules = [
-        Rule("class_token", ("cls_token",), _FLAT),
-        Rule("position_embedding", ("pos_embed",), _ROWS),
-        Rule("patch_embedding/kernel", ("patch_embed.proj.weight",), _PATCHES),
-        *_norm("pre_norm", "norm_pre"),
-        *_norm("norm", "norm"),
+        Rule("class_token", ("cls_token",), FLAT),
+        Rule("position_embedding", ("pos_embed",), ROWS),
+        Rule("patch_embedding/kernel", ("patch_embed.proj.weight",), PATCHES),
+        *norm("pre_norm", "norm_pre"),
+        *norm("norm", "norm"),
         *_fused_blocks(c),
     ]
     if c.projection:
-        rules.append(Rule("projection/kernel", ("head.weight",), _LINEAR))
+        rules.append(Rule("projection/kernel", ("head.weight",), LINEAR))
     return rules
 
 
@@ -226,21 +135,21 @@ def _transformers_clip(c: VitConfig) -> list[Rule]:
     """CLIPModel, CLIPVisionModel and CLIPVisionModelWithProjection of transformers."""
     e = "embeddings."
     rules = [
-        Rule("class_token", (f"{e}class_embedding",), _FLAT),
-        Rule("position_embedding", (f"{e}position_embedding.weight",), _ROWS),
-        Rule("patch_embedding/kernel", (f"{e}patch_embedding.weight",), _PATCHES),
-        *_norm("pre_norm", "pre_layrnorm"),
-        *_norm("norm", "post_layernorm"),
+        Rule("class_token", (f"{e}class_embedding",), FLAT),
+        Rule("position_embedding", (f"{e}position_embedding.weight",), ROWS),
+        Rule("patch_embedding/kernel", (f"{e}patch_embedding.weight",), PATCHES),
+        *norm("pre_norm", "pre_layrnorm"),
+        *norm("norm", "post_layernorm"),
     ]
     if c.projection:
-        rules.append(Rule("projection/kernel", ("visual_projection.weight",), _LINEAR))
+        rules.append(Rule("projection/kernel", ("visual_projection.weight",), LINEAR))
     for i in range(c.depth):
         b, layer = f"blocks_{i}/", f"encoder.layers.{i}."
         a = f"{layer}self_attn."
-        rules += _norm(f"{b}norm1", f"{layer}layer_norm1") + _norm(f"{b}norm2", f"{layer}layer_norm2")
-        rules += _separate_qkv(f"{b}qkv", f"{a}q_proj", f"{a}k_proj", f"{a}v_proj")
-        rules += _dense(f"{b}proj", f"{a}out_proj")
-        rules += _dense(f"{b}fc1", f"{layer}mlp.fc1") + _dense(f"{b}fc2", f"{layer}mlp.fc2")
+        rules += norm(f"{b}norm1", f"{layer}layer_norm1") + norm(f"{b}norm2", f"{layer}layer_norm2")
+        rules += separate_qkv(f"{b}qkv", f"{a}q_proj", f"{a}k_proj", f"{a}v_proj")
+        rules += dense(f"{b}proj", f"{a}out_proj")
+        rules += dense(f"{b}fc1", f"{layer}mlp.fc1") + dense(f"{b}fc2", f"{layer}mlp.fc2")
     return rules
 
 
@@ -249,21 +158,21 @@ def _openai_clip(prefix: str) -> Callable[[VitConfig], list[Rule]]:
 
     def rules(c: VitConfig) -> list[Rule]:
         found = [
-            Rule("class_token", (f"{prefix}class_embedding",), _FLAT),
-            Rule("position_embedding", (f"{prefix}positional_embedding",), _ROWS),
-            Rule("patch_embedding/kernel", (f"{prefix}conv1.weight",), _PATCHES),
-            *_norm("pre_norm", f"{prefix}ln_pre"),
-            *_norm("norm", f"{prefix}ln_post"),
+            Rule("class_token", (f"{prefix}class_embedding",), FLAT),
+            Rule("position_embedding", (f"{prefix}positional_embedding",), ROWS),
+            Rule("patch_embedding/kernel", (f"{prefix}conv1.weight",), PATCHES),
+            *norm("pre_norm", f"{prefix}ln_pre"),
+            *norm("norm", f"{prefix}ln_post"),
         ]
         if c.projection:
-            found.append(Rule("projection/kernel", (f"{prefix}proj",), _SAME))
+            found.append(Rule("projection/kernel", (f"{prefix}proj",), SAME))
         for i in range(c.depth):
             b, layer = f"blocks_{i}/", f"{prefix}transformer.resblocks.{i}."
-            found += _norm(f"{b}norm1", f"{layer}ln_1") + _norm(f"{b}norm2", f"{layer}ln_2")
-            found.append(Rule(f"{b}qkv/kernel", (f"{layer}attn.in_proj_weight",), _LINEAR))
-            found.append(Rule(f"{b}qkv/bias", (f"{layer}attn.in_proj_bias",), _SAME))
-            found += _dense(f"{b}proj", f"{layer}attn.out_proj")
-            found += _dense(f"{b}fc1", f"{layer}mlp.c_fc") + _dense(f"{b}fc2", f"{layer}mlp.c_proj")
+            found += norm(f"{b}norm1", f"{layer}ln_1") + norm(f"{b}norm2", f"{layer}ln_2")
+            found.append(Rule(f"{b}qkv/kernel", (f"{layer}attn.in_proj_weight",), LINEAR))
+            found.append(Rule(f"{b}qkv/bias", (f"{layer}attn.in_proj_bias",), SAME))
+            found += dense(f"{b}proj", f"{layer}attn.out_proj")
+            found += dense(f"{b}fc1", f"{layer}mlp.c_fc") + dense(f"{b}fc2", f"{layer}mlp.c_proj")
         return found
 
     return rules
@@ -272,9 +181,9 @@ def _openai_clip(prefix: str) -> Callable[[VitConfig], list[Rule]]:
 def _point_mae(c: PointTransformerConfig) -> list[Rule]:
     """Point-MAE's own names, below MAE_encoder."""
     rules = [
-        *_dense("position1", "pos_embed.0"),
-        *_dense("position2", "pos_embed.2"),
-        *_norm("norm", "norm"),
+        *dense("position1", "pos_embed.0"),
+        *dense("position2", "pos_embed.2"),
+        *norm("norm", "norm"),
     ]
     convolutions = (
         ("conv1", "first_conv.0"),
@@ -283,21 +192,21 @@ def _point_mae(c: PointTransformerConfig) -> list[Rule]:
         ("conv4", "second_conv.3"),
     )
     for target, source in convolutions:
-        rules.append(Rule(f"encoder/{target}/kernel", (f"encoder.{source}.weight",), _POINTWISE))
-        rules.append(Rule(f"encoder/{target}/bias", (f"encoder.{source}.bias",), _SAME))
+        rules.append(Rule(f"encoder/{target}/kernel", (f"encoder.{source}.weight",), POINTWISE))
+        rules.append(Rule(f"encoder/{target}/bias", (f"encoder.{source}.bias",), SAME))
     for target, source in (("conv1", "first_conv.1"), ("conv3", "second_conv.1")):
         rules += [
-            Rule(f"encoder/{target}/norm_scale", (f"encoder.{source}.weight",), _SAME),
-            Rule(f"encoder/{target}/norm_bias", (f"encoder.{source}.bias",), _SAME),
-            Rule(f"batch_stats/encoder/{target}/mean", (f"encoder.{source}.running_mean",), _SAME),
-            Rule(f"batch_stats/encoder/{target}/var", (f"encoder.{source}.running_var",), _SAME),
+            Rule(f"encoder/{target}/norm_scale", (f"encoder.{source}.weight",), SAME),
+            Rule(f"encoder/{target}/norm_bias", (f"encoder.{source}.bias",), SAME),
+            Rule(f"batch_stats/encoder/{target}/mean", (f"encoder.{source}.running_mean",), SAME),
+            Rule(f"batch_stats/encoder/{target}/var", (f"encoder.{source}.running_var",), SAME),
         ]
     for i in range(c.depth):
         b, layer = f"blocks_{i}/", f"blocks.blocks.{i}."
-        rules += _norm(f"{b}norm1", f"{layer}norm1") + _norm(f"{b}norm2", f"{layer}norm2")
-        rules.append(Rule(f"{b}qkv/kernel", (f"{layer}attn.qkv.weight",), _LINEAR))
-        rules += _dense(f"{b}proj", f"{layer}attn.proj")
-        rules += _dense(f"{b}fc1", f"{layer}mlp.fc1") + _dense(f"{b}fc2", f"{layer}mlp.fc2")
+        rules += norm(f"{b}norm1", f"{layer}norm1") + norm(f"{b}norm2", f"{layer}norm2")
+        rules.append(Rule(f"{b}qkv/kernel", (f"{layer}attn.qkv.weight",), LINEAR))
+        rules += dense(f"{b}proj", f"{layer}attn.proj")
+        rules += dense(f"{b}fc1", f"{layer}mlp.fc1") + dense(f"{b}fc2", f"{layer}mlp.fc2")
     return rules
 
 
@@ -338,13 +247,14 @@ _OPENAI = Scheme(
 )
 
 SCHEMES: dict[str, tuple[Scheme, ...]] = {
+    "dinov3": rotary_schemes.SCHEMES,
     "dino": (_TRANSFORMERS_DINO, _OWN),
     "dinov2": (
         _TRANSFORMERS_DINO._replace(hidden="mlp.fc1.weight", rename=_renaming(_RENAMED)),
         _OWN._replace(
             name="timm",
             marker="reg_token",
-            rules=_original_dino(registers="reg_token", positions=_ROWS_OF_PATCHES),
+            rules=_original_dino(registers="reg_token", positions=ROWS_OF_PATCHES),
             registers="reg_token",
             class_rows=0,
         ),

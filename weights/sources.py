@@ -20,12 +20,13 @@ from musc_jax.models import Backbone, PointTransformer, VisionTransformer, VitCo
 from musc_jax.storage.download import DownloadError, Progress, download
 from weights import converted, hub
 from weights.architecture import Architecture, check, describe
-from weights.backbones import BACKBONES, BackboneSpec
+from weights.backbones import BACKBONES, BackboneSpec, spread
 from weights.conversion import convert as convert_entries
 from weights.conversion import scheme_of
 from weights.converted import Provenance
 from weights.errors import WeightsError
 from weights.files import SAFETENSORS, Checkpoint, locate, read_entries
+from weights.terms import by_hand, expect_local, notice
 
 Report = Callable[[str], None]
 Parameters = Iterable[tuple[str, np.ndarray]]
@@ -135,6 +136,7 @@ def convert(
         raise WeightsError(f"{target}: source and output are the same file; pass another --output")
     if converted.is_converted(checkpoint.path):
         raise WeightsError(f"{checkpoint.path}: converted already; it can be used as it is")
+    expect_local(spec, target, f"pass --weights_rgb={checkpoint.path} itself")
     digest = checkpoint.digest()
     return _convert(spec, checkpoint, target, overrides, source=os.fspath(source), source_digest=digest)
 
@@ -165,6 +167,9 @@ def fetch(
     spec, report = spec_of(backbone), report or _silent
     place = folder or os.environ.get("MUSC_WEIGHTS_DIR")
     target = _stored(_expanded(place) if place else default_folder(), spec)
+    if target.parent.absolute() != default_folder().absolute():
+        way_out = "leave out --weights_dir (MUSC_WEIGHTS_DIR), or put the published file there"
+        expect_local(spec, target, way_out)
     if _usable(target, spec, revision, report, replace_own=False):
         report(f"{backbone}: there already")
     elif _fetch(spec, target, revision, report, progress) is not None:
@@ -229,15 +234,13 @@ def _expected(config: Architecture) -> dict[str, tuple[int, ...]]:
 
 def _backbone(spec: BackboneSpec, module: Any, variables: Any, **identity: Any) -> Backbone:
     depth = module.config.depth
-    thirds = tuple(depth * (i + 1) // 3 - 1 for i in range(3)) if depth >= 3 else tuple(range(depth))
-    quarters = tuple(depth * (i + 1) // 4 - 1 for i in range(4)) if depth >= 4 else tuple(range(depth))
     same_depth = depth == spec.config.depth
     return Backbone(
         module=module,
         variables=variables,
         name=spec.name,
-        blocks=spec.blocks if same_depth else thirds,
-        v1_blocks=spec.v1_blocks if same_depth else quarters,
+        blocks=spec.blocks if same_depth else spread(depth, 3),
+        v1_blocks=spec.v1_blocks if same_depth else spread(depth, 4),
         image_size=spec.image_size,
         mean=spec.mean,
         std=spec.std,
@@ -394,7 +397,8 @@ def _pretrained(
             report(f"{spec.name}: {found}")
             return _explicit(found, spec, dtype, overrides)
         if ours and stored.exists():
-            target = stored
+            if not spec.terms:
+                target = stored
             break
     try:
         checkpoint = _fetch(spec, target, revision, report, progress)
@@ -419,6 +423,8 @@ def _fetch(
         WeightsError: Nothing worked; says what was tried and what to do by hand.
     """
     tried = []
+    if (said := notice(spec)) is not None:
+        report(said)
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # a folder that cannot be written is said later, by name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -440,7 +446,7 @@ def _fetch(
                 continue
             report(f"{spec.name}: from {provenance['source']}, converted to {target}")
             return None
-    raise WeightsError(f"{'; '.join(tried)}; {_by_hand(spec)}")
+    raise WeightsError(f"{'; '.join(tried)}; {by_hand(spec)}")
 
 
 Found = tuple[Checkpoint, dict[str, Any]]
@@ -479,14 +485,3 @@ def _from_address(
     checkpoint = locate(file)
     provenance = {"source": spec.url, "origin": spec.url, "source_digest": checkpoint.digest()}
     return checkpoint, provenance
-
-
-def _by_hand(spec: BackboneSpec) -> str:
-    flag = "--weights_points" if spec.family == "point_mae" else "--weights_rgb"
-    what = f"download that file and pass {flag}=FILE"
-    if spec.hub_id:
-        what = (
-            f"download config.json and model.safetensors (or pytorch_model.bin) from {spec.origins[0]} into a folder "
-            f"and pass {flag}=FOLDER"
-        )
-    return f"{what} to launch.eval or launch.score, or {flag}=random for a try that says nothing about accuracy"

@@ -78,32 +78,65 @@ def attention(q: jax.Array, k: jax.Array, v: jax.Array, *, dtype: str) -> jax.Ar
     return product(weights.astype(dtype), v)
 
 
+def rotated(x: jax.Array, angles: np.ndarray) -> jax.Array:
+    """Queries or keys (batch, heads, tokens, d), each pair of channels i and i + d/2 turned by the token's i-th angle.
+
+    Args:
+        x: float32.
+        angles: (n, d/2), of the last n tokens. Those before, class token and registers, stay as they are.
+    """
+    front = np.zeros((x.shape[-2] - len(angles), angles.shape[-1]))
+    angles = np.concatenate([front, angles])
+    cosine, sine = (f(angles).astype(np.float32)[None, None] for f in (np.cos, np.sin))
+    first, second = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
+
+
 class Block(nn.Module):
-    """Pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x))."""
+    """Pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x)).
+
+    Attributes:
+        heads, mlp_width: Attention heads, hidden channels of the MLP.
+        norm_epsilon: Of both norms.
+        activation: Between the two layers of the MLP.
+        gated: Whether the MLP is SwiGLU, fc2(silu(gate(x)) * fc1(x)), which has no other activation.
+        layer_scale: Whether each branch is scaled per channel.
+        qkv_bias: Whether queries, keys and values have a bias.
+        dtype: Operands of the products.
+        implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
+    """
 
     heads: int
     mlp_width: int
     norm_epsilon: float
     activation: Callable[[jax.Array], jax.Array] = exact_gelu
+    gated: bool = False
     layer_scale: bool = False
     qkv_bias: bool = True
     dtype: str = "float32"
     implementation: str = "auto"
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """(batch, tokens, width) to the same."""
+    def __call__(self, x: jax.Array, angles: np.ndarray | None = None) -> jax.Array:
+        """(batch, tokens, width) to the same; `angles` as in `rotated`."""
         width = x.shape[-1]
         qkv = Dense(3 * width, use_bias=self.qkv_bias, dtype=self.dtype, name="qkv")(
             LayerNorm(self.norm_epsilon, name="norm1")(x)
         )
         q, k, v = rearrange(qkv, "b m (part h d) -> part b h m d", part=3, h=self.heads)
+        if angles is not None:
+            q, k = rotated(q, angles), rotated(k, angles)
         mixed = attention(q, k, v, dtype=self.dtype, implementation=self.implementation)
         mixed = rearrange(mixed, "b h m d -> b m (h d)")
         mixed = Dense(width, dtype=self.dtype, name="proj")(mixed)
         x = x + self._scaled(mixed, "scale1")
-        hidden = Dense(self.mlp_width, dtype=self.dtype, name="fc1")(LayerNorm(self.norm_epsilon, name="norm2")(x))
-        hidden = Dense(width, dtype=self.dtype, name="fc2")(self.activation(hidden))
+        normal = LayerNorm(self.norm_epsilon, name="norm2")(x)
+        hidden = Dense(self.mlp_width, dtype=self.dtype, name="fc1")(normal)
+        if self.gated:
+            hidden = nn.silu(Dense(self.mlp_width, dtype=self.dtype, name="gate")(normal)) * hidden
+        else:
+            hidden = self.activation(hidden)
+        hidden = Dense(width, dtype=self.dtype, name="fc2")(hidden)
         return x + self._scaled(hidden, "scale2")
 
     def _scaled(self, x: jax.Array, name: str) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Position embeddings for other input sizes than the pretrained one, each family by its own rule."""
+"""Where patches are: learnt embeddings, for other input sizes by each family's own rule, and rotary angles."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Float
 
 from musc_jax.models.layers import PRECISION
+
+_ANTIALIASED = {"antialias": "cubic", "bilinear": "linear"}
 
 
 def bicubic_weights(source: int, target: int, *, offset: float = 0.0) -> np.ndarray:
@@ -43,17 +45,35 @@ def interpolate_positions(
         embedding: One row for each patch of the pretrained square grid, in row order, without the class token.
         grid: Rows and columns wanted. The pretrained grid itself changes nothing.
         rule: "size" (plain bicubic to that size: CLIP), "offset" (plain bicubic with the scale off by 0.1: DINO and
-            DINOv2), "antialias" (antialiased bicubic: DINOv2 with registers).
+            DINOv2), "antialias" (antialiased bicubic: DINOv2 with registers), "bilinear" (antialiased too: TIPSv2).
     """
     side = round(embedding.shape[0] ** 0.5)
     if grid == (side, side):
         return embedding
     square = embedding.reshape(side, side, -1)
-    if rule == "antialias":
-        return jax.image.resize(square, (*grid, square.shape[-1]), "cubic", antialias=True).reshape(
+    if rule in _ANTIALIASED:
+        return jax.image.resize(square, (*grid, square.shape[-1]), _ANTIALIASED[rule], antialias=True).reshape(
             grid[0] * grid[1], -1
         )
     offset = 0.1 if rule == "offset" else 0.0
     rows, columns = (jnp.asarray(bicubic_weights(side, n, offset=offset), embedding.dtype) for n in grid)
     out = jnp.einsum("ri,ijc,sj->rsc", rows, square, columns, precision=PRECISION)
     return out.reshape(grid[0] * grid[1], -1)
+
+
+def rotary_angles(grid: tuple[int, int], head_width: int, *, base: float = 100.0) -> np.ndarray:
+    """Angles that DINOv3 turns the queries and keys of patches by: (patches, head_width / 2), float64.
+
+    The centre of a patch is at 2 (i + 0.5) / rows - 1 and 2 (j + 0.5) / columns - 1: any grid covers the same square.
+    A head has head_width / 4 periods, in equal ratios from 1 up to, not including, `base`; an angle is 2 pi times the
+    coordinate over the period. Those of the row come first, then those of the column.
+
+    Args:
+        grid: Rows and columns.
+        head_width: Channels of an attention head, a multiple of 4.
+        base: What the periods stay below.
+    """
+    periods = base ** (np.arange(head_width // 4) * 4 / head_width)
+    rows, columns = (2 * (np.arange(n) + 0.5) / n - 1 for n in grid)
+    centers = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2, 1)
+    return (2 * np.pi * centers / periods).reshape(len(centers), -1)

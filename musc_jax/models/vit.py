@@ -1,4 +1,4 @@
-"""One Vision Transformer that is DINO, DINOv2 or CLIP's image tower, for inference."""
+"""One Vision Transformer that is DINO, DINOv2, DINOv3, TIPSv2 or CLIP's image tower, for inference."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from flax import linen as nn
 from jaxtyping import Float
 
 from musc_jax.models.layers import ACTIVATIONS, Block, Dense, LayerNorm
-from musc_jax.models.positions import interpolate_positions
+from musc_jax.models.positions import interpolate_positions, rotary_angles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,10 +26,12 @@ class VitConfig:
         activation: "gelu" (exact) or "quick_gelu".
         patch_bias: Whether the patch projection has a bias (CLIP's has none).
         layer_scale: Whether each branch is scaled per channel (DINOv2).
-        num_registers: Register tokens between class token and patches (DINOv2 with registers).
+        gated: Whether the MLP is SwiGLU (DINOv3's S+ and H+).
+        num_registers: Register tokens between class token and patches (DINOv2 with registers, DINOv3).
         pre_norm: Whether embeddings are normalised before the first block, and tokens are taken raw (CLIP).
         projection: Channels of the projected image embedding (CLIP); 0 for none.
-        interpolation: Rule for position embeddings of other sizes, see `interpolate_positions`.
+        interpolation: Rule for position embeddings of other sizes, see `interpolate_positions`; "rotary" for a model
+            that has none and turns queries and keys instead (DINOv3), for which `native_grid` says nothing.
     """
 
     width: int = 768
@@ -46,6 +48,7 @@ class VitConfig:
     pre_norm: bool = False
     projection: int = 0
     interpolation: str = "offset"
+    gated: bool = False
 
 
 class VisionTransformer(nn.Module):
@@ -78,7 +81,7 @@ class VisionTransformer(nn.Module):
 
         Returns:
             For each of `blocks` its patch tokens (batch, patches, width) in row order, float32, class token and
-            registers dropped. DINO's and DINOv2's pass through the final norm; CLIP's are the raw outputs. With
+            registers dropped. They pass through the final norm; CLIP's are the raw outputs. With
             `embedding`, (tokens, image embedding): the class token after the final norm and, with CLIP, the projection.
 
         Raises:
@@ -95,6 +98,7 @@ class VisionTransformer(nn.Module):
             raise ValueError(f"blocks: expected rising numbers from 0 to {c.depth - 1}, received {blocks}")
         grid = (height // c.patch_size, width // c.patch_size)
         x = self._embed(jnp.asarray(images, jnp.float32), grid)
+        angles = rotary_angles(grid, c.width // c.heads) if c.interpolation == "rotary" else None
         final_norm = LayerNorm(c.norm_epsilon, name="norm")
         tokens = []
         for index in range(c.depth if embedding else blocks[-1] + 1):
@@ -103,11 +107,12 @@ class VisionTransformer(nn.Module):
                 mlp_width=c.mlp_width,
                 norm_epsilon=c.norm_epsilon,
                 activation=ACTIVATIONS[c.activation],
+                gated=c.gated,
                 layer_scale=c.layer_scale,
                 dtype=self.dtype,
                 implementation=self.implementation,
                 name=f"blocks_{index}",
-            )(x)
+            )(x, angles)
             if index in blocks:
                 patches = x[:, 1 + c.num_registers :]
                 tokens.append(patches if c.pre_norm else final_norm(patches))
@@ -126,9 +131,12 @@ class VisionTransformer(nn.Module):
         patches = rearrange(images, "b (h p) (w q) c -> b (h w) (p q c)", p=p, q=p)
         x = Dense(c.width, use_bias=c.patch_bias, dtype=self.dtype, name="patch_embedding")(patches)
         init = nn.initializers.normal(0.02)
-        positions = self.param("position_embedding", init, (1 + c.native_grid**2, c.width), jnp.float32)
-        class_token = self.param("class_token", init, (c.width,), jnp.float32) + positions[0]
-        x = x + interpolate_positions(positions[1:], grid, rule=c.interpolation)[None]
+        if c.interpolation == "rotary":
+            class_token = self.param("class_token", init, (c.width,), jnp.float32)
+        else:
+            positions = self.param("position_embedding", init, (1 + c.native_grid**2, c.width), jnp.float32)
+            class_token = self.param("class_token", init, (c.width,), jnp.float32) + positions[0]
+            x = x + interpolate_positions(positions[1:], grid, rule=c.interpolation)[None]
         front = [class_token[None]]
         if c.num_registers:
             front.append(self.param("registers", init, (c.num_registers, c.width), jnp.float32))

@@ -20,6 +20,18 @@ FAMILIES = {
     "dino": ("dino_vitb8", "ViTModel", {"intermediate_size": 48}),
     "dinov2": ("dinov2_vitb14", "Dinov2Model", {"mlp_ratio": 2}),
     "registers": ("dinov2_vitb14_reg", "Dinov2WithRegistersModel", {"mlp_ratio": 2, "num_register_tokens": 4}),
+    "dinov3": ("dinov3_vitb16", "DINOv3ViTModel", {"intermediate_size": 48, "num_register_tokens": 4}),
+    "dinov3_gated": (
+        "dinov3_vits16plus",
+        "DINOv3ViTModel",
+        {
+            "intermediate_size": 48,
+            "num_register_tokens": 4,
+            "use_gated_mlp": True,
+            "hidden_act": "silu",
+            "key_bias": True,
+        },
+    ),
     "clip": ("clip_vitl14", "CLIPVisionModelWithProjection", {"intermediate_size": 48, "projection_dim": 24}),
     "clip_alone": ("clip_vitl14", "CLIPVisionModel", {"intermediate_size": 48}),
     "clip_whole": ("clip_vitl14", "CLIPModel", {"intermediate_size": 48}),
@@ -98,6 +110,69 @@ def timm_registers(entries):
     out["cls_token"] = out["cls_token"] + positions[:, :1]
     out["pos_embed"] = np.ascontiguousarray(positions[:, 1:])
     return out
+
+
+def _joined_qkv(entries, layer, part):
+    """The three of a layer as one; what is not there counts as 0."""
+    found = [entries.pop(f"{layer}attention.{one}_proj.{part}", None) for one in "qkv"]
+    shape = next(value for value in found if value is not None)
+    return np.concatenate([np.zeros_like(shape) if value is None else value for value in found])
+
+
+def _rotary(entries, table):
+    """Names of Meta and of timm that differ in the table alone."""
+    common = (
+        (r"^embeddings\.(cls_token|mask_token)", r"\1"),
+        (r"^embeddings\.patch_embeddings\.", "patch_embed.proj."),
+        (r"^layer\.", "blocks."),
+        (r"attention\.o_proj", "attn.proj"),
+    )
+    return _swap(entries, (*common, *table), re.compile("$^"))
+
+
+def meta_dinov3(entries, *, masked):
+    """Meta's names; with a mask the keys' bias, which may be anything, is not looked at."""
+    entries, gated = dict(entries), "layer.0.mlp.gate_proj.weight" in entries
+    for i in range(DEPTH):
+        layer = f"layer.{i}."
+        for part in ("weight", "bias"):
+            entries[f"{layer}attn.qkv.{part}"] = _joined_qkv(entries, layer, part)
+        if masked:
+            mask = np.repeat(np.float32([1, 0, 1]), WIDTH)
+            entries[f"{layer}attn.qkv.bias"] += 7 * (1 - mask)
+            # A mask that nobody has filled in is NaN.
+            entries[f"{layer}attn.qkv.bias_mask"] = mask if i else np.full_like(mask, np.nan)
+    first, last = ("w2", "w3") if gated else ("fc1", "fc2")
+    table = (
+        (r"^embeddings\.register_tokens", "storage_tokens"),
+        (r"layer_scale(\d)\.lambda1", r"ls\1.gamma"),
+        (r"mlp\.gate_proj", "mlp.w1"),
+        (r"mlp\.up_proj", f"mlp.{first}"),
+        (r"mlp\.down_proj", f"mlp.{last}"),
+    )
+    out = _rotary(entries, table)
+    return out | {"rope_embed.periods": np.ones(WIDTH // HEADS // 4, np.float32)}
+
+
+def timm_dinov3(entries):
+    """timm's names: queries and values have a bias of their own, or there is none at all."""
+    entries, gated = dict(entries), "layer.0.mlp.gate_proj.weight" in entries
+    for i in range(DEPTH):
+        layer = f"layer.{i}."
+        entries[f"{layer}attn.qkv.weight"] = _joined_qkv(entries, layer, "weight")
+        for one in "qv":
+            if f"{layer}attention.{one}_proj.bias" in entries:
+                entries[f"{layer}attn.{one}_bias"] = entries.pop(f"{layer}attention.{one}_proj.bias")
+    del entries["embeddings.mask_token"]
+    first, last = ("fc1_x", "fc2") if gated else ("fc1", "fc2")
+    table = (
+        (r"^embeddings\.register_tokens", "reg_token"),
+        (r"layer_scale(\d)\.lambda1", r"gamma_\1"),
+        (r"mlp\.gate_proj", "mlp.fc1_g"),
+        (r"mlp\.up_proj", f"mlp.{first}"),
+        (r"mlp\.down_proj", f"mlp.{last}"),
+    )
+    return _rotary(entries, table)
 
 
 def openai_clip(entries, prefix="visual."):

@@ -254,7 +254,7 @@ def test_loading_needs_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("name", ["dino_vitb8", "dinov2_vits14_reg", "clip_vitb16", "point_mae"])
+@pytest.mark.parametrize("name", ["dino_vitb8", "dinov2_vits14_reg", "dinov3_vits16plus", "clip_vitb16", "point_mae"])
 def test_expected_shapes_are_the_modules(name):
     """One block stands for all of them; the whole module is asked here."""
     from flax.traverse_util import flatten_dict
@@ -279,4 +279,5 @@ def test_the_page_shows_the_table():
         assert float(cells[5]) == (config.epsilon if points else config.norm_epsilon)
         assert cells[6] == ("-" if points else config.interpolation)
         assert all(origin in cells[7] for origin in spec.origins)
-        assert cells[8] == spec.licence
+        assert cells[8] == (f"[{spec.licence}]({spec.terms})" if spec.terms else spec.licence)
+        assert spec.ask_at in cells[7]

@@ -17,7 +17,7 @@ import weights
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-SIZES = [(NATIVE, NATIVE), (518, 518), (70, 126)]
+SIZES = [(NATIVE, NATIVE), (518, 518), (70, 126), (56, 56)]
 BLOCKS = tuple(range(DEPTH))
 
 
@@ -46,8 +46,9 @@ class Case:
         images = self.images(size)
         tower = getattr(self.model, "vision_model", self.model)
         clip = self.family.startswith("clip")
-        positions = tower.embeddings
-        if not clip:
+        positions, norm = tower.embeddings, getattr(tower, "layernorm", getattr(tower, "norm", None))
+        rotary = self.family.startswith("dinov3")
+        if not clip and not rotary:
             # The reference is the original program's rule, in plain words, not what transformers made of it.
             native = positions.position_embeddings.detach().numpy()[0]
             grid = tuple(side // PATCH for side in size)
@@ -59,13 +60,13 @@ class Case:
                 wanted = naive_positions(native[1:], grid, 0.0 if grid == (NATIVE // PATCH,) * 2 else 0.1)
             table = torch.from_numpy(np.concatenate([native[:1], wanted]).astype(np.float32))[None]
             positions.interpolate_pos_encoding = lambda *_: table
-        options = {} if "Dinov2" in type(self.model).__name__ else {"interpolate_pos_encoding": True}
+        options = {"interpolate_pos_encoding": True} if clip or self.family == "dino" else {}
         pixels = torch.from_numpy(np.moveaxis(images, 3, 1).copy())
         with torch.no_grad():
             out = tower(pixels, output_hidden_states=True, **options)
             states = list(out.hidden_states)
             skip = 1 + self.loaded.module.config.num_registers
-            tapped = [state if clip else tower.layernorm(state) for state in states[1:]]
+            tapped = [state if clip else norm(state) for state in states[1:]]
             if hasattr(self.model, "visual_projection"):
                 embedding = self.model.visual_projection(out.pooler_output)
             else:
@@ -135,6 +136,14 @@ def namings(case):
     elif case.family == "registers":
         yield "original", formats.original_dino(case.entries)
         yield "timm", formats.timm_registers(case.entries)
+    elif case.family == "dinov3":
+        yield "Meta", formats.meta_dinov3(case.entries, masked=True)
+        # The satellite model has two norms of the class token, one of which is for training.
+        untied = {f"local_cls_norm.{part}": np.full(WIDTH, 9, np.float32) for part in ("weight", "bias")}
+        yield "Meta, of the satellite model", formats.meta_dinov3(case.entries, masked=True) | untied
+        yield "timm", formats.timm_dinov3(case.entries)
+    elif case.family == "dinov3_gated":
+        yield "Meta", formats.meta_dinov3(case.entries, masked=False)
     elif case.family in ("clip", "clip_alone"):
         yield "OpenAI", formats.openai_clip(case.entries)
         yield "OpenAI's image tower", formats.openai_clip(case.entries, "")
