@@ -45,6 +45,7 @@ from musc_jax.resolved import Resolved
 
 _NAME = "score"
 _WORST = 5
+_KEPT = "scores"
 _BAD_INPUT = start.BAD_INPUT
 
 
@@ -104,7 +105,7 @@ def _scored(
     programs: Programs,
 ) -> Scored:
     """A product's scores: those in the cache, if nothing has changed that they depend on, or new ones."""
-    digest, kept = category_digest(resolved.config, dataset, category, division), Unwritten(cache_dir)
+    digest, kept = category_digest(resolved.config, dataset, category, division), Unwritten(cache_dir, _KEPT)
     known = kept.recall(digest, dataset, category, resolved.size)
     if known is not None and (inputs.SKIP_BAD.value or not known.results.skipped):
         say(f"{category}: scored before with the same settings; the scores are taken from the cache")
@@ -125,7 +126,8 @@ def _scored(
     finally:
         bar.close()
     # Before anything is decided or written: another threshold, or a full disk, does not score anew.
-    kept.keep(digest, scored)
+    if kept.keep(digest, scored) is None:
+        say(f"{category}: the scores could not be kept in {cache_dir}; another run computes them anew")
     return scored
 
 

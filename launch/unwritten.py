@@ -1,4 +1,4 @@
-"""What was computed and could not be written: kept in the cache folder, so that the next try only has to write it."""
+"""Outcomes kept in the cache folder: what could not be written, and what another decision is made about later."""
 
 import contextlib
 import dataclasses
@@ -25,10 +25,11 @@ class Unwritten:
 
     Args:
         cache_dir: The cache folder; a folder is made in it when there is something to keep.
+        name: The folder's. What one command forgets when it has written it, another may still need.
     """
 
-    def __init__(self, cache_dir: Path) -> None:
-        self._folder = cache_dir / "unwritten"
+    def __init__(self, cache_dir: Path, name: str = "unwritten") -> None:
+        self._folder = cache_dir / name
 
     def keep(self, identity: str, scored: Scored) -> Path | None:
         """Keeps an outcome; returns where, or None where that is not possible, either."""

@@ -82,7 +82,7 @@ def assemble(
             report.append(Fault(category, -1, _too_few(name, category, len(sound), limit)))
     if report:
         # What belongs to nothing may be what is missing elsewhere, under another name.
-        raise DataError(_text(name, report, warnings))
+        raise DataError(_text(name, report, warnings, way_out=not skip_bad))
     notes += [line for category, found in candidates.items() for line in lost_labels(category, found, taken[category])]
     return Dataset(
         name, entries, skipped=skipped, warnings=notes, accounts=accounts, copies_count_once=copies_count_once
@@ -157,10 +157,10 @@ def shortened(lines: Sequence[str]) -> list[str]:
     return short
 
 
-def _text(name: str, report: Sequence[Fault], oddities: Sequence[str]) -> str:
+def _text(name: str, report: Sequence[Fault], oddities: Sequence[str], *, way_out: bool) -> str:
     lines = shortened([fault.line for fault in sorted(report)])
     notes = [f"  note: {line}" for line in oddities]
     if len(lines) == 1:
         return "\n".join([lines[0], *notes])
-    head = f"{len(lines)} problems in dataset {name} (skip_bad leaves faulty samples out):"
+    head = f"{len(lines)} problems in dataset {name}{' (skip_bad leaves faulty samples out)' if way_out else ''}:"
     return "\n".join([head, *(f"  {line}" for line in lines), *notes])

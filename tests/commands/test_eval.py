@@ -21,7 +21,7 @@ from musc_jax.execution.extraction import extract
 from musc_jax.execution.programs import Programs
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-KILLED = Path(__file__).parent / "killed_eval.py"
+KILLED = Path(__file__).parent / "killed_command.py"
 SMALL = ("--image_size=32", "--num_groups=48", "--group_size=24", "--k_iter=16")
 
 
@@ -526,7 +526,7 @@ def run_killed(tmp_path, candies, image_weights):
         given = [f"--data_dir={candies}", "--dataset=eyecandies", f"--weights_rgb={image_weights}", *SMALL, "--limit=3"]
         given += [f"--weights_points={GOLDEN / 'point_mae_tiny.pth'}", "--modality=rgb", "--save=maps"]
         done = subprocess.run(
-            [sys.executable, KILLED, *given, f"--cache_dir={tmp_path / 'cache'}", f"--output_dir={folder}"],
+            [sys.executable, KILLED, "eval", *given, f"--cache_dir={tmp_path / 'cache'}", f"--output_dir={folder}"],
             env=os.environ | {"KILLED_FOLDER": str(folder), "KILLED_AT": str(at)},
             capture_output=True,
             text=True,

@@ -269,7 +269,7 @@ def test_files_that_cannot_be_read_are_left_out_by_name(run, parts, tmp_path):
         path.write_bytes(b"nothing")
     code, out, err, _ = run(mixed)
     assert (code, out) == (2, "")
-    assert "6 problems" in err  # five files, and what is left of them
+    assert "6 problems in dataset folder:" in err  # five files, and what is left of them
 
 
 @pytest.mark.parametrize(

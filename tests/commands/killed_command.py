@@ -1,16 +1,17 @@
-"""`launch.eval` that kills itself for `test_eval.py` just before it changes something in a folder for the n-th time.
+"""A command that kills itself, for tests, just before it changes something in a folder for the n-th time.
 
-    KILLED_FOLDER=DIR KILLED_AT=N python killed_eval.py ...
+    KILLED_FOLDER=DIR KILLED_AT=N python killed_command.py eval ...
 
 N = 0: never; how many changes there were is then written to DIR.changes.
 """
 
+import importlib
 import os
 import signal
 import sys
 from pathlib import Path
 
-from launch import eval as program
+program = importlib.import_module(f"launch.{sys.argv[1]}")
 
 FOLDER, at = os.environ["KILLED_FOLDER"], int(os.environ["KILLED_AT"])
 # Of each event the arguments that are paths. Reading is no change.
@@ -31,7 +32,7 @@ def count(event, arguments):
 
 if __name__ == "__main__":
     sys.addaudithook(count)
-    code = program.main(sys.argv)
+    code = program.main(sys.argv[1:])
     if at == 0:
         Path(f"{FOLDER}.changes").write_text(str(changes))
     sys.exit(code)
