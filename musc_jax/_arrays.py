@@ -5,7 +5,8 @@ contracts.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -154,12 +155,22 @@ def smallest(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     return -negated, indices
 
 
-def join_stages(per_sample: list, join: Callable) -> list[Array]:
-    """Samples by stages to stages by samples, giving up each stage's parts before the next is joined."""
-    columns = [list(column) for column in zip(*per_sample, strict=True)]
-    per_sample.clear()
+def join_batches(batches: list[list[Array]], kept: np.ndarray, *, on_host: bool) -> list[Array]:
+    """Batches by stages to stages by samples, giving up each stage's parts before the next is joined.
+
+    Args:
+        batches: Of each batch its stages, samples along the first axis; is emptied.
+        kept: Which of all samples stay, ascending.
+        on_host: Joins with NumPy.
+    """
+    starts = np.cumsum([0, *(len(stages[0]) for stages in batches)])
+    if len(kept) < starts[-1]:
+        rows = [kept[(kept >= start) & (kept < end)] - start for start, end in pairwise(starts)]
+        batches[:] = [[stage[own] for stage in stages] for stages, own in zip(batches, rows, strict=True) if len(own)]
+    columns = [list(column) for column in zip(*batches, strict=True)]
+    batches.clear()
     joined = []
     for column in columns:
-        joined.append(join(column))
+        joined.append((np if on_host else jnp).concatenate(column))
         column.clear()
     return joined

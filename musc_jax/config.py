@@ -278,7 +278,7 @@ class Config:
             config=dataclasses.replace(self, image_size=size, blocks=blocks, point_norm=norm, grouping=grouping),
             size=size,
             image=None if image is None else self._image_path(image, size, blocks, kind.images_at_once, common),
-            points=None if points is None else self._point_path(points, blocks, norm, common),
+            points=None if points is None else self._point_path(points, blocks, norm, kind.clouds_at_once, common),
             scoring=Scoring(
                 interval=1.0 if "ia" in self.ablate else self.scoring.interval,
                 precision=self.scoring.precision,
@@ -312,7 +312,7 @@ class Config:
         return ImagePath(backbone, size, blocks, version1=self.variant == "v1", at_once=at_once, **common)
 
     def _point_path(
-        self, backbone: Backbone | GivenTokens, blocks: tuple[int, ...], norm: str, common: dict[str, Any]
+        self, backbone: Backbone | GivenTokens, blocks: tuple[int, ...], norm: str, at_once: int, common: dict[str, Any]
     ) -> PointPath:
         return PointPath(
             backbone,
@@ -323,6 +323,7 @@ class Config:
             k_iter=self.grouping.k_iter,
             curvature_threshold=self.grouping.curvature_threshold,
             expansion="ipg" not in self.ablate,
+            at_once=at_once,
             **common,
         )
 

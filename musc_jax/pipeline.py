@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from musc_jax import _options
 from musc_jax.config import Config, ConfigError
 from musc_jax.data.sample import Sample, SampleError
-from musc_jax.execution.devices import AXIS, gather_list, gather_rows, make_mesh, samples_of_process
+from musc_jax.execution.devices import AXIS, gather_list, gather_rows, make_mesh, over_samples, samples_of_process
 from musc_jax.execution.extraction import Features, Progress, extract
 from musc_jax.execution.feature_store import FeatureStore
 from musc_jax.execution.free_memory import usable_memory
@@ -78,32 +78,35 @@ def make_maps(
     size = config.size
     spread, clouds = features.spread, features.points
     # With several processes each makes the maps of the samples whose clouds it has.
-    rows, first = np.arange(features.num_samples), 0
+    rows = np.arange(features.num_samples)
     if spread is not None:
         rows = np.flatnonzero(np.isin(spread.members, spread.own))
-        first = spread.own.start
+    at_once = config.device.clouds_at_once
     own = np.zeros((len(rows), size, size), np.float32)
 
     def settle(job: tuple[int, list[jax.Array]]) -> None:
-        at, maps = job
-        for map_ in maps:
-            own[at] += np.asarray(map_)
+        start, maps = job
+        for some in maps:
+            own[start : start + at_once] += np.asarray(some)[: len(rows) - start]
         if progress:
-            progress("maps", at + 1, len(rows))
+            progress("maps", min(start + at_once, len(rows)), len(rows))
 
     in_flight = InFlight(settle)
-    for at, i in enumerate(rows):
+    for start in range(0, len(rows), at_once):
+        # The last ones are filled up by repeating, so that one program makes all.
+        part = rows[np.minimum(np.arange(start, start + at_once), len(rows) - 1)]
         found = []
         if scores.image is not None:
-            found.append(programs.run("maps", _image_map, scores.image[i], size=size))
+            found.append(programs.run("maps", over_samples(_image_map), scores.image[part], size=size))
         if scores.points is not None and clouds is not None:
-            place = int(i if spread is None else spread.members[i] - first)
-            cloud = clouds.points[place], clouds.valid[place], clouds.centers[i]
+            place = part if spread is None else spread.members[part] - spread.own.start
+            # Clouds may lie on the disk, where one after the other is read.
+            own_clouds = (np.stack([array[int(i)] for i in place]) for array in (clouds.points, clouds.valid))
+            arrays = *own_clouds, clouds.centers[part], scores.points[part]
             how = config.implementation
-            arrays = *cloud, scores.points[i]
-            found.append(programs.run("maps", _point_map, *arrays, size=size, implementation=how))
+            found.append(programs.run("maps", over_samples(_point_map), *arrays, size=size, implementation=how))
         copy_to_host_async(found)
-        in_flight.add((at, found))
+        in_flight.add((start, found))
     in_flight.drain()
     if spread is None:
         return own

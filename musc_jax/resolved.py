@@ -12,9 +12,12 @@ from musc_jax.kernels.rounding import HALF_TYPES
 from musc_jax.models import Backbone, GivenTokens
 from musc_jax.mutual import AverageInterval, Finish
 
-# Images go through the backbone this many at a time. One keeps a CPU's caches warm; a GPU wants more, and gets it.
+# So many go through a stage at a time. One keeps a CPU's caches warm; a GPU wants more: farthest points, thousands of
+# small steps one after the other, take as long for 32 clouds as for one.
 _IMAGES_AT_ONCE = {"cpu": 1}
 _IMAGES_AT_ONCE_ELSEWHERE = 16
+_CLOUDS_AT_ONCE = {"cpu": 1}
+_CLOUDS_AT_ONCE_ELSEWHERE = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +29,14 @@ class Device:
         half_type: The half precision that it multiplies fastest at the least loss.
         capability: NVIDIA's compute capability, as "9.0"; "" elsewhere.
         images_at_once: Images that go through a backbone at a time.
+        clouds_at_once: Clouds that go through a stage at a time, and maps that are made at a time.
     """
 
     platform: str
     half_type: str
     capability: str
     images_at_once: int
+    clouds_at_once: int
 
     @classmethod
     def of(cls, device: Any) -> "Device":
@@ -44,6 +49,7 @@ class Device:
             HALF_TYPES.get(platform, HALF_TYPES["default"]),
             str(getattr(device, "compute_capability", "")) if platform == "cuda" else "",
             _IMAGES_AT_ONCE.get(platform, _IMAGES_AT_ONCE_ELSEWHERE),
+            _CLOUDS_AT_ONCE.get(platform, _CLOUDS_AT_ONCE_ELSEWHERE),
         )
 
 
@@ -117,6 +123,7 @@ class PointPath:
         degrees: Numbers of nearest groups that tokens are aggregated over.
         variant: "released" or "paper", of sampling, expansion and aggregation.
         similarity_weighting: Whether similar neighbours count for more.
+        at_once: Clouds that go through a stage at a time, on each device.
         implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
     """
 
@@ -131,6 +138,7 @@ class PointPath:
     degrees: tuple[int, ...]
     variant: str
     similarity_weighting: bool
+    at_once: int
     implementation: str
 
     @property

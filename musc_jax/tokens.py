@@ -86,9 +86,30 @@ def image_tokens(
     return tuple(snamd_grid(stage[0], **options, implementation=implementation) for stage in tokens)
 
 
+def is_point(point_map: Float[Array, "*shape 3"]) -> Bool[Array, "*shape"]:
+    """Which pixels of an organised map are points: those whose three coordinates are all non-zero."""
+    x, y, z = (point_map[..., axis] for axis in range(3))
+    return (x != 0) & (y != 0) & (z != 0)
+
+
+def unit_cloud(points: Float[Array, "P 3"], valid: Bool[Array, "P"]) -> Float[jax.Array, "P 3"]:
+    """Centres a cloud on its mean and scales it to the unit sphere; what is no point becomes 0.
+
+    In float64, whatever the session's default: metres from a camera lose digits of a small part's shape in a float32
+    mean, and farthest points that are nearly tied would be other ones. That type does not leave this function.
+    """
+    with jax.enable_x64(True):
+        inside = valid[:, None]
+        wide = jnp.where(inside, jax.lax.convert_element_type(points, np.float64), np.float64(0))
+        total = jax.lax.convert_element_type(jnp.maximum(valid.sum(), 1), np.float64)
+        wide = jnp.where(inside, wide - wide.sum(axis=0, keepdims=True) / total, np.float64(0))
+        radius = jnp.maximum(jnp.sqrt((wide**2).sum(axis=1).max()), np.float64(1e-12))
+        return jax.lax.convert_element_type(wide / radius, np.float32)
+
+
 def normalize_points(
-    point_map: Float[np.ndarray, "height width 3"],
-) -> tuple[Float[np.ndarray, "P 3"], Bool[np.ndarray, "P"]]:
+    point_map: Float[Array, "height width 3"],
+) -> tuple[Float[jax.Array, "P 3"], Bool[jax.Array, "P"]]:
     """Centres a point map on its mean and scales it to the unit sphere.
 
     Args:
@@ -98,12 +119,8 @@ def normalize_points(
         (points, valid) over all P = height * width pixels in row order. Which pixels are points is decided before
         centring: a point that lands on 0 in one coordinate remains a point.
     """
-    points = point_map.reshape(-1, 3).astype(np.float64)
-    valid = (points != 0).all(axis=-1)
-    if valid.any():
-        points = points - points[valid].mean(axis=0)
-        points /= max(np.linalg.norm(points[valid], axis=-1).max(), 1e-12)
-    return np.where(valid[:, None], points, 0).astype(np.float32), valid
+    valid = jnp.asarray(is_point(point_map).reshape(-1))
+    return unit_cloud(jnp.asarray(point_map).reshape(-1, 3), valid), valid
 
 
 def group_centers(

@@ -17,7 +17,7 @@ from test_api import BACKBONES, FUNCTIONS
 
 import musc_jax as m
 import weights
-from musc_jax import Config, pipeline
+from musc_jax import Config, pipeline, resolved
 from musc_jax.config import ScoringConfig
 from musc_jax.data import Sample
 from musc_jax.execution.programs import Programs
@@ -220,9 +220,19 @@ RUNS = {
 }
 
 
+# What a CPU decides for itself, and what else it would.
+ACCELERATED = {
+    "_IMAGES_AT_ONCE": "_IMAGES_AT_ONCE_ELSEWHERE",
+    "_CLOUDS_AT_ONCE": "_CLOUDS_AT_ONCE_ELSEWHERE",
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
-def test_the_stages_of_a_run_lower_for_every_platform(name, backbones, done):
+def test_the_stages_of_a_run_lower_for_every_platform(name, backbones, done, monkeypatch):
+    """In batches of the sizes that accelerators have."""
+    for sizes, usual in ACCELERATED.items():
+        monkeypatch.setitem(getattr(resolved, sizes), "cpu", getattr(resolved, usual))
     options = {"modality": "rgb+points"} | RUNS[name]
     dtype = options.pop("dtype", "float32")
     chosen = {k: dataclasses.replace(b, module=b.module.clone(dtype=dtype)) for k, b in backbones.items()}

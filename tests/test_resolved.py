@@ -105,7 +105,7 @@ def device(platform, version="", capability=None):
 
 @pytest.mark.usefixtures("unchecked")
 def test_what_the_device_decides(backbones):
-    config = Config(modality="rgb", image_size=32, **backbones)
+    config = Config(image_size=32, grouping=GROUPS, **backbones)
     found = {
         name: config.resolved(given)
         for name, given in (
@@ -121,6 +121,11 @@ def test_what_the_device_decides(backbones):
     assert {name: r.device.platform for name, r in found.items()} == {name: name for name in found}
     assert found["cuda"].device.capability == "9.0"
     assert {name: r.image.at_once for name, r in found.items()} == {"cpu": 1, "cuda": 16, "rocm": 16, "tpu": 16}
+    for sizes in (
+        {n: r.points.at_once for n, r in found.items()},
+        {n: r.device.clouds_at_once for n, r in found.items()},
+    ):
+        assert sizes == {"cpu": 1, "cuda": 32, "rocm": 32, "tpu": 32}
     assert Device.of(device("cpu")).capability == ""
 
 

@@ -8,7 +8,7 @@ each other is in `sharded`.
 
 import pickle
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache, partial, wraps
 from typing import Any
 
 import jax
@@ -123,18 +123,56 @@ def gather_list(own: list) -> list:
     return [item for part in parts for item in part]
 
 
+def over_samples(function: Callable, *, shared: int = 0, together: int | None = None) -> Callable:
+    """`function`, written for one sample, over a batch of samples.
+
+    A batch of one runs the function as it is: that is what a CPU takes, whose caches then belong to one sample. Larger
+    ones are for devices that a single sample does not fill.
+
+    Args:
+        function: Takes arrays (or trees of them) of one sample and returns the same.
+        shared: So many of the first arguments are not of a sample but the same for all (parameters).
+        together: So many samples of a batch at the most are mapped together, to bound the memory that takes; default
+            all of them.
+
+    Returns:
+        A function of the same arguments with samples along the first axis; keyword arguments are passed on as they are.
+        The same object for the same arguments, so that its program is compiled once.
+    """
+    return _over_samples(function, shared, together)
+
+
 @cache
-def over_devices(function: Callable, mesh: Mesh, *, shared: int = 0, one_by_one: bool = False) -> Callable:
+def _over_samples(function: Callable, shared: int, together: int | None) -> Callable:
+    @wraps(function)
+    def call(*args: Any, **static: Any) -> Any:
+        common, samples = args[:shared], args[shared:]
+        count = len(jax.tree.leaves(samples)[0])
+
+        def one(sample: tuple) -> Any:
+            return function(*common, *sample, **static)
+
+        if count == 1:
+            return jax.tree.map(lambda x: x[None], one(jax.tree.map(lambda x: x[0], samples)))
+        if together is None or count <= together:
+            return jax.vmap(one)(samples)
+        return jax.lax.map(one, samples, batch_size=together)
+
+    return call
+
+
+@cache
+def over_devices(function: Callable, mesh: Mesh, *, shared: int = 0) -> Callable:
     """`function` over a batch of samples, each device computing its part of the batch.
 
     No device waits for another, so a process may do this over its own devices alone:
     `over_devices(_image_tokens, make_mesh(jax.local_devices()), shared=1)(variables, images, **options)`.
 
     Args:
-        function: Takes arrays (or trees of them) with samples along the first axis and returns the same.
+        function: Takes arrays (or trees of them) with samples along the first axis and returns the same; see
+            `over_samples` for what is written for one sample.
         mesh: Its size must divide the number of samples in a batch.
         shared: So many of the first arguments are not samples but the same for all (parameters).
-        one_by_one: `function` is written for one sample; each device takes its part of the batch one after the other.
 
     Returns:
         A function of the same arguments; keyword arguments are passed on as they are. The same object for the same
@@ -142,14 +180,8 @@ def over_devices(function: Callable, mesh: Mesh, *, shared: int = 0, one_by_one:
     """
 
     def call(*args: Any, **static: Any) -> Any:
-        own = partial(function, **static)
-
-        def share(*args: Any) -> Any:
-            if not one_by_one:
-                return own(*args)
-            return jax.lax.map(lambda sample: own(*args[:shared], *sample), args[shared:])
-
         specs = tuple(EVERYWHERE if at < shared else BY_SAMPLE for at in range(len(args)))
+        share = partial(function, **static)
         # Nothing is exchanged inside, so what varies over the devices need not be kept apart from what does not.
         return jax.shard_map(share, mesh=mesh, in_specs=specs, out_specs=BY_SAMPLE, check_vma=False)(*args)
 

@@ -1,8 +1,6 @@
 """Images to tokens: backbone and neighbourhood aggregation (paper III-A and III-B)."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -12,10 +10,10 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int, UInt8
 
-from musc_jax._arrays import Array, all_finite, join_stages
+from musc_jax._arrays import Array, all_finite, join_batches
 from musc_jax.aggregation import snamd_grid
 from musc_jax.data.sample import SampleTokens
-from musc_jax.execution.devices import everywhere, over_devices
+from musc_jax.execution.devices import everywhere, over_devices, over_samples
 from musc_jax.execution.feature_store import FeatureStore, StoredArray, StoreWriter
 from musc_jax.execution.programs import InFlight, Programs, copy_to_host_async
 from musc_jax.models import Backbone, GivenTokens
@@ -54,11 +52,8 @@ def _aggregate_images(
     tokens: tuple[jax.Array, ...], **options: Any
 ) -> tuple[tuple[jax.Array, ...], Bool[jax.Array, "B"]]:
     """(stages, whether all of a sample's values are finite)."""
-
-    def one(sample: jax.Array) -> jax.Array:
-        return snamd_grid(sample, **options)
-
-    stages = tuple(jax.lax.map(one, stage) for stage in tokens)
+    one = over_samples(snamd_grid)
+    stages = tuple(one(stage, **options) for stage in tokens)
     return stages, all_finite(stages, samples=1)
 
 
@@ -66,7 +61,7 @@ def _aggregate_images_v1(
     tokens: tuple[jax.Array, ...], embedding: jax.Array, *, degrees: tuple[int, ...], implementation: str
 ) -> tuple[tuple[jax.Array, ...], Bool[jax.Array, "B"]]:
     stages = tuple(
-        jax.lax.map(partial(lnamd_grid, degree=degree, implementation=implementation), stage)
+        over_samples(lnamd_grid)(stage, degree=degree, implementation=implementation)
         for stage in tokens
         for degree in degrees
     )
@@ -224,10 +219,4 @@ class ImageExtractor:
         if self._store is not None:
             stored = [writer.finish() for writer in self._writers]
             return ImageFeatures(stored if everything else [stage[kept] for stage in stored], embedding)
-        if not everything:
-            starts = np.cumsum([0, *(len(stages[0]) for stages in self._stages)])
-            rows = [kept[(kept >= start) & (kept < end)] - start for start, end in pairwise(starts)]
-            batches = zip(self._stages, rows, strict=True)
-            self._stages = [[stage[own] for stage in stages] for stages, own in batches if len(own)]
-        join = jnp.concatenate if self._mesh is None else np.concatenate
-        return ImageFeatures(join_stages(self._stages, join), embedding)
+        return ImageFeatures(join_batches(self._stages, kept, on_host=self._mesh is not None), embedding)

@@ -10,15 +10,15 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 
-from musc_jax._arrays import Array, all_finite, join_stages
+from musc_jax._arrays import Array, all_finite, join_batches
 from musc_jax.aggregation import snamd_points
 from musc_jax.data.sample import SampleError, SampleTokens
-from musc_jax.execution.devices import everywhere, over_devices
+from musc_jax.execution.devices import everywhere, over_devices, over_samples
 from musc_jax.execution.feature_store import FeatureStore, StoredArray, StoreWriter
 from musc_jax.execution.programs import InFlight, Programs, copy_to_host_async
 from musc_jax.models import Backbone, GivenTokens
 from musc_jax.resolved import PointPath
-from musc_jax.tokens import group_centers, normalize_points, relative_groups
+from musc_jax.tokens import group_centers, is_point, relative_groups, unit_cloud
 
 
 class PointFeatures(NamedTuple):
@@ -64,38 +64,60 @@ def _take_points(
     return tokens, all_finite((*tokens, centers, curvature))
 
 
-class _Groups(NamedTuple):
-    """Tokens of a cloud's groups before they are aggregated, and where the groups lie; maybe of several clouds."""
+def _group_pixels(
+    points: jax.Array, valid: jax.Array, **options: Any
+) -> tuple[Float[jax.Array, "P 3"], Int[jax.Array, "G"]]:
+    """(a cloud about its mean in the unit sphere, centres of its groups)."""
+    points = unit_cloud(points, valid)
+    return points, group_centers(points, valid, **options)
 
-    stages: tuple[Float[Array, "*N G C"], ...]
-    centers: Float[Array, "*N G 3"]
-    pixels: Int[Array, "*N G"]
-    curvature: Float[Array, "*N G"]
+
+def _points_at(
+    points: jax.Array, valid: jax.Array, pixels: jax.Array
+) -> tuple[Float[jax.Array, "P 3"], Float[jax.Array, "G 3"]]:
+    """(the same cloud, centres of the groups that are given)."""
+    points = unit_cloud(points, valid)
+    return points, points[pixels]
+
+
+class Groups(NamedTuple):
+    """Clouds about their means in the unit sphere, raw tokens of their groups, and where the groups lie."""
+
+    points: Float[Array, "B P 3"]
+    stages: tuple[Float[Array, "B G C"], ...]
+    centers: Float[Array, "B G 3"]
+    pixels: Int[Array, "B G"]
+    curvature: Float[Array, "B G"]
+
+
+# Clouds whose groups go through the encoder together: 256 groups of 128 points and 512 channels are 67 MB of each.
+_ENCODED_TOGETHER = 8
 
 
 def encode_points(
-    points: Float[np.ndarray, "*N P 3"],
-    valid: Bool[np.ndarray, "*N P"],
+    points: Float[Array, "B P 3"],
+    valid: Bool[Array, "B P"],
     encoder: Backbone,
     path: PointPath,
     variables: Any,
     programs: Programs,
-    on_all: Callable = lambda function, *, shared=0: function,
-) -> _Groups:
-    """Groups of a cloud and their raw tokens; over several devices of a batch of clouds.
+    on_all: Callable = over_samples,
+) -> Groups:
+    """Groups of a batch of clouds and their raw tokens.
 
     Args:
-        points: Of `normalize_points`.
-        valid: Likewise.
+        points: As they were read.
+        valid: Which of them are there.
         encoder: What they go through.
         path: The encoder's, with its options.
         variables: The encoder's parameters, where they are wanted.
         programs: Compiles and times.
-        on_all: Makes of the function one that runs on several devices; its first `shared` arguments are on all.
+        on_all: Makes of a function of one cloud that of the batch, see `over_samples`.
     """
     run = programs.run
     common: dict[str, Any] = {"variant": path.variant, "implementation": path.implementation}
-    pixels = run("point grouping", on_all(group_centers), points, valid, num_groups=path.num_groups, **common)
+    sampled = run("point grouping", on_all(_group_pixels), points, valid, num_groups=path.num_groups, **common)
+    points, pixels = sampled
     groups, centers, curvature = run(
         "point grouping",
         on_all(relative_groups),
@@ -110,7 +132,7 @@ def encode_points(
     )
     tokens = run(
         "point backbone",
-        on_all(_point_tokens, shared=1),
+        on_all(_point_tokens, shared=1, together=_ENCODED_TOGETHER),
         variables,
         groups,
         centers,
@@ -118,29 +140,29 @@ def encode_points(
         blocks=path.blocks,
         point_norm=path.point_norm,
     )
-    return _Groups(tokens, centers, pixels, curvature)
+    return Groups(points, tokens, centers, pixels, curvature)
 
 
 class _Cloud(NamedTuple):
-    """A cloud that waits, and its groups where they are given; else there are none."""
+    """A cloud that waits, as it was read, and its groups where they are given; else there are none."""
 
     points: Float[np.ndarray, "P 3"]
     valid: Bool[np.ndarray, "P"]
-    groups: _Groups = _Groups((), np.zeros((0, 3), np.float32), np.zeros(0, np.int32), np.zeros(0, np.float32))
+    stages: tuple[Float[np.ndarray, "G C"], ...] = ()
+    pixels: Int[np.ndarray, "G"] = np.zeros(0, np.int32)
+    curvature: Float[np.ndarray, "G"] = np.zeros(0, np.float32)
 
 
-def _given_groups(
-    name: str, points: np.ndarray, valid: np.ndarray, tokens: SampleTokens, blocks: tuple[int, ...]
-) -> _Groups:
-    """Groups that are given, their centres looked up in the cloud.
+def _with_groups(name: str, cloud: _Cloud, tokens: SampleTokens, blocks: tuple[int, ...]) -> _Cloud:
+    """A cloud with the groups that are given.
 
     Raises:
         SampleError: A centre's pixel is outside, or has no point.
     """
-    pixels = tokens.pixels
-    bad = np.flatnonzero((pixels < 0) | (pixels >= len(points)) | ~valid[np.clip(pixels, 0, len(points) - 1)])
+    pixels, valid = tokens.pixels, cloud.valid
+    bad = np.flatnonzero((pixels < 0) | (pixels >= len(valid)) | ~valid[np.clip(pixels, 0, len(valid) - 1)])
     if len(bad):
-        side = round(len(points) ** 0.5)
+        side = round(len(valid) ** 0.5)
         raise SampleError(
             name,
             f"group {bad[0]} of its tokens lies at pixel {pixels[bad[0]]}, where a point map of {side} x {side} has no "
@@ -148,15 +170,36 @@ def _given_groups(
         )
     stages = tuple(tokens.points[i] for i in blocks)
     curvature = np.zeros(len(pixels), np.float32) if tokens.curvature is None else tokens.curvature
-    return _Groups(stages, points[pixels], pixels, curvature)
+    return _Cloud(cloud.points, valid, stages, pixels, curvature)
+
+
+def read_cloud(name: str, point_map: Float[np.ndarray, "S S 3"], group_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """(points, which of them are there) of a sample, in row order.
+
+    Raises:
+        SampleError: It has fewer points than a group.
+    """
+    valid = np.asarray(is_point(point_map)).reshape(-1)
+    if valid.sum() < group_size:
+        raise SampleError(name, f"{valid.sum()} points are fewer than the {group_size} of a group (group_size)")
+    return np.asarray(point_map, np.float32).reshape(-1, 3), valid
+
+
+class _Batch(NamedTuple):
+    """What was dispatched for some clouds; padding may follow them."""
+
+    valid: list[Bool[np.ndarray, "P"]]
+    stages: tuple[jax.Array, ...]
+    finite: Bool[jax.Array, "B"]
+    columns: tuple[Array, ...]
+    """Points, centres, their pixels, curvature."""
 
 
 class PointExtractor:
-    """Groups, encodes and aggregates a cloud at a time on each device; all are full grids with a mask: one program.
+    """Groups, encodes and aggregates clouds in batches of one shape; the last one is filled up by repeating.
 
-    Where tokens of groups are given they are aggregated only.
-
-    Clouds are dispatched before those before them are waited for.
+    All clouds are full grids with a mask, so there is one program for them. Where tokens of groups are given they are
+    aggregated only. A batch is dispatched before the one before it is waited for.
 
     Attributes:
         finite: Of each cloud that was taken in, whether all its features are finite.
@@ -172,27 +215,24 @@ class PointExtractor:
         self._cloud_writers: Sequence[StoreWriter] = ()
         self.finite: list[bool] = []
         self._waiting: list[_Cloud] = []
-        self._stages: list[tuple[jax.Array, ...]] = []
-        self._clouds: list[tuple] = []
-        self._in_flight = InFlight(self._settle)
+        self._stages: list[list[Array]] = []
+        self._clouds: list[tuple[np.ndarray, np.ndarray]] = []
+        self._groups: list[tuple[np.ndarray, ...]] = []
+        self._batch = path.at_once * (1 if mesh is None else mesh.size)
+        self._in_flight = InFlight(self._keep)
 
     def add(self, name: str, point_map: Float[np.ndarray, "S S 3"], tokens: SampleTokens | None = None) -> None:
-        """Takes the next cloud, with its groups where they are given.
+        """Takes the next cloud, with its groups where they are given; runs the encoder when a batch is full.
 
         Raises:
             SampleError: It has fewer points than a group; a group that is given lies where no point is.
         """
-        group_size = self._path.group_size
-        with self._programs.timed("point grouping"):
-            points, valid = normalize_points(point_map)
-        if isinstance(self._path.backbone, GivenTokens):
-            groups = _given_groups(name, points, valid, tokens or SampleTokens(), self._path.blocks)
-            self._waiting.append(_Cloud(points, valid, groups))
-        elif valid.sum() < group_size:
-            raise SampleError(name, f"{valid.sum()} points are fewer than the {group_size} of a group (group_size)")
-        else:
-            self._waiting.append(_Cloud(points, valid))
-        if self._mesh is None or len(self._waiting) == self._mesh.size:
+        given = isinstance(self._path.backbone, GivenTokens)
+        cloud = _Cloud(*read_cloud(name, point_map, 0 if given else self._path.group_size))
+        if given:
+            cloud = _with_groups(name, cloud, tokens or SampleTokens(), self._path.blocks)
+        self._waiting.append(cloud)
+        if len(self._waiting) == self._batch:
             self._dispatch()
 
     def flush(self) -> None:
@@ -202,93 +242,78 @@ class PointExtractor:
         self._in_flight.drain()
 
     def _dispatch(self) -> None:
-        """Runs the waiting clouds: one, or one on each device, filled up by repeating."""
+        """Runs the clouds that wait."""
         waiting, self._waiting = self._waiting, []
-        if self._mesh is None:
-            encoded = self._encode(*waiting[0])
-            copy_to_host_async(encoded[:2] if self._store else encoded[1])
-        else:
-            filled = waiting + waiting[-1:] * (self._mesh.size - len(waiting))
-            encoded = self._encode(*jax.tree.map(lambda *column: np.stack(column), *filled))
-            copy_to_host_async(encoded)
-        self._in_flight.add((waiting, encoded))
+        filled = waiting + waiting[-1:] * (self._batch - len(waiting))
+        groups = self._encode(jax.tree.map(lambda *column: np.stack(column), *filled))
+        stages, finite = self._aggregate(groups)
+        # Of the clouds little is left to do on the device, and there are many.
+        columns = (groups.points, groups.centers, groups.pixels, groups.curvature)
+        copy_to_host_async((finite, columns))
+        if self._mesh is not None or self._store is not None:
+            copy_to_host_async(stages)
+        self._in_flight.add(_Batch([cloud.valid for cloud in waiting], stages, finite, columns))
 
-    def _settle(self, dispatched: tuple[list[_Cloud], tuple]) -> None:
-        """Takes in clouds and what was computed of them."""
-        waiting, encoded = dispatched
-        if self._mesh is None:
-            stages, finite, *groups = encoded
-            self._keep(*waiting[0][:2], stages, bool(finite), *groups)
-            return
-        # To the host: in scoring, other devices hold these samples.
-        stages, finite, *groups = jax.tree.map(np.asarray, encoded)
-        for i, (points, valid, _) in enumerate(waiting):
-            own = tuple(stage[i] for stage in stages)
-            self._keep(points, valid, own, bool(finite[i]), *(column[i] for column in groups))
+    def _on_all(self, function: Callable, *, shared: int = 0, together: int | None = None) -> Callable:
+        batch = over_samples(function, shared=shared, together=together)
+        return batch if self._mesh is None else over_devices(batch, self._mesh, shared=shared)
 
-    def _on_all(self, function: Callable, *, shared: int = 0) -> Callable:
-        return function if self._mesh is None else over_devices(function, self._mesh, shared=shared, one_by_one=True)
-
-    def _encode(self, points: np.ndarray, valid: np.ndarray, groups: _Groups) -> tuple:
-        """(stages, finite, centers, pixels, curvature) of a cloud; over several devices of a batch of them."""
-        path, backbone, run = self._path, self._path.backbone, self._programs.run
+    def _encode(self, clouds: _Cloud) -> Groups:
+        """Groups of a batch, or as they are given."""
+        points, valid, stages, pixels, curvature = clouds
+        path, backbone = self._path, self._path.backbone
         if isinstance(backbone, Backbone):
-            groups = encode_points(points, valid, backbone, path, self._variables, self._programs, self._on_all)
-        tokens, centers, pixels, curvature = groups
-        if path.aggregated:
-            stages, finite = run("point aggregation", self._on_all(_take_points), tokens, centers, curvature)
-        else:
-            stages, finite = run(
-                "point aggregation",
-                self._on_all(_aggregate_points),
-                tokens,
-                centers,
-                curvature,
-                degrees=path.degrees,
-                curvature_threshold=path.curvature_threshold,
-                similarity_weighting=path.similarity_weighting,
-                variant=path.variant,
-                implementation=path.implementation,
-            )
-        return stages, finite, centers, pixels, curvature
+            return encode_points(points, valid, backbone, path, self._variables, self._programs, self._on_all)
+        points, centers = self._programs.run("point grouping", self._on_all(_points_at), points, valid, pixels)
+        return Groups(points, stages, centers, pixels, curvature)
 
-    def _keep(
-        self,
-        points: np.ndarray,
-        valid: np.ndarray,
-        stages: tuple,
-        finite: bool,
-        *groups: jax.Array | np.ndarray,
-    ) -> None:
-        """Puts a cloud's features where they stay."""
-        self.finite.append(finite)
+    def _aggregate(self, groups: Groups) -> tuple[tuple[jax.Array, ...], Bool[jax.Array, "B"]]:
+        """(stages, whether all of a cloud's values are finite)."""
+        path, run = self._path, self._programs.run
+        arrays = groups.stages, groups.centers, groups.curvature
+        if path.aggregated:
+            return run("point aggregation", self._on_all(_take_points), *arrays)
+        return run(
+            "point aggregation",
+            self._on_all(_aggregate_points),
+            *arrays,
+            degrees=path.degrees,
+            curvature_threshold=path.curvature_threshold,
+            similarity_weighting=path.similarity_weighting,
+            variant=path.variant,
+            implementation=path.implementation,
+        )
+
+    def _keep(self, batch: _Batch) -> None:
+        """Puts a batch's features where they stay."""
+        count = len(batch.valid)
+        whole = np.asarray(batch.finite)[:count]
+        self.finite += whole.tolist()
+        points, *groups = (np.asarray(column)[:count] for column in batch.columns)
+        self._groups.append(tuple(groups))
         if self._store is None:
-            self._stages.append(stages)
-            self._clouds.append((points, valid, *groups))
+            # What several devices computed goes to the host: in scoring, others of them hold these samples.
+            placed = batch.stages if self._mesh is None else map(np.asarray, batch.stages)
+            self._stages.append([stage[:count] for stage in placed])
+            self._clouds += zip(points, batch.valid, strict=True)
             return
         if not self._writers:
-            self._writers = self._store.writers("points", len(stages), with_mean=True)
+            self._writers = self._store.writers("points", len(batch.stages), with_mean=True)
             self._cloud_writers = self._store.writers("cloud", 2)
         # What is not finite is left out or ends the run; until then it must not spoil the mean of all others.
-        rows = [np.asarray(stage) if finite else np.zeros(stage.shape, stage.dtype) for stage in stages]
-        for writer, array in zip((*self._writers, *self._cloud_writers), (*rows, points, valid), strict=True):
-            writer.append(array[None])
-        self._clouds.append(groups)
+        rows = [np.asarray(stage)[:count] for stage in batch.stages]
+        rows = rows if whole.all() else [np.where(whole[:, None, None], stage, 0) for stage in rows]
+        for writer, array in zip((*self._writers, *self._cloud_writers), (*rows, points, batch.valid), strict=True):
+            writer.append(np.asarray(array))
 
     def finish(self, kept: Int[np.ndarray, "n"]) -> PointFeatures:
         """Puts the samples that stay together; all of them must have been flushed."""
         everything = len(kept) == len(self.finite)
-        self._clouds = [self._clouds[i] for i in kept]
+        groups = (jnp.asarray(np.concatenate(column)[kept]) for column in zip(*self._groups, strict=True))
         if self._store is not None:
-            columns = (jnp.stack(column) for column in zip(*self._clouds, strict=True))
             stored = [writer.finish() for writer in (*self._writers, *self._cloud_writers)]
             *stages, clouds, masks = stored if everything else [array[kept] for array in stored]
-            return PointFeatures(stages, clouds, masks, *columns)
-        self._stages = [self._stages[i] for i in kept]
-        points, valid, *groups = zip(*self._clouds, strict=True)
-        return PointFeatures(
-            join_stages(self._stages, jnp.stack if self._mesh is None else np.stack),
-            np.stack(points),
-            np.stack(valid),
-            *(jnp.stack(column) for column in groups),
-        )
+            return PointFeatures(stages, clouds, masks, *groups)
+        points, valid = zip(*(self._clouds[i] for i in kept), strict=True)
+        joined = join_batches(self._stages, kept, on_host=self._mesh is not None)
+        return PointFeatures(joined, np.stack(points), np.stack(valid), *groups)

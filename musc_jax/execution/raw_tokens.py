@@ -1,5 +1,7 @@
 """Samples to raw tokens: what backbones say of them, before it is aggregated; to be kept and scored later."""
 
+import dataclasses
+import math
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
@@ -7,11 +9,10 @@ import numpy as np
 
 from musc_jax.data.sample import Sample, SampleError, SampleTokens
 from musc_jax.execution.image_extraction import encode_images
-from musc_jax.execution.point_extraction import encode_points
+from musc_jax.execution.point_extraction import encode_points, read_cloud
 from musc_jax.execution.programs import Programs
 from musc_jax.models import Backbone
 from musc_jax.resolved import ImagePath, PointPath, Resolved
-from musc_jax.tokens import normalize_points
 
 
 def raw_tokens(
@@ -30,15 +31,20 @@ def raw_tokens(
     Raises:
         ValueError: The config has tokens that are there already.
     """
-    at_once = 1 if config.image is None else config.image.at_once
+    paths = [path for path in (config.image, config.points) if path is not None]
+    at_once = math.lcm(*(path.at_once for path in paths))
     iterator = iter(samples)
     while batch := list(islice(iterator, at_once)):
-        images = [SampleTokens()] * len(batch) if config.image is None else _images(batch, config.image, programs)
-        for sample, tokens in zip(batch, images, strict=True):
-            try:
-                yield sample, _expect_finite(sample, _with_points(sample, tokens, config, programs))
-            except SampleError as error:
-                yield sample, error
+        found: list[SampleTokens | SampleError] = [SampleTokens()] * len(batch)
+        if (path := config.image) is not None:
+            found = [one for part in _parts(batch, path.at_once) for one in _images(part, path, programs)]
+        if config.points is not None:
+            _add_points(batch, found, config.points, programs)
+        yield from ((sample, _checked(sample, one)) for sample, one in zip(batch, found, strict=True))
+
+
+def _parts(rows: list, size: int) -> Iterator[list]:
+    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def _images(batch: list[Sample], path: ImagePath, programs: Programs) -> list[SampleTokens]:
@@ -54,23 +60,26 @@ def _images(batch: list[Sample], path: ImagePath, programs: Programs) -> list[Sa
     ]
 
 
-def _with_points(sample: Sample, tokens: SampleTokens, config: Resolved, programs: Programs) -> SampleTokens:
-    path = config.points
-    if path is None or sample.points is None:
-        return tokens
-    encoder = _expect_backbone(path)
-    points, valid = normalize_points(sample.points)
-    if valid.sum() < path.group_size:
-        problem = f"{valid.sum()} points are fewer than the {path.group_size} of a group (group_size)"
-        raise SampleError(sample.name, problem)
-    found = encode_points(points, valid, encoder, path, encoder.variables, programs)
-    return SampleTokens(
-        tokens.image,
-        tuple(np.asarray(stage) for stage in found.stages),
-        np.asarray(found.pixels),
-        np.asarray(found.curvature),
-        tokens.embedding,
-    )
+def _add_points(
+    batch: list[Sample], found: list[SampleTokens | SampleError], path: PointPath, programs: Programs
+) -> None:
+    """Puts tokens of the clouds beside those of the images, or what is wrong with a cloud in their place."""
+    encoder, clouds = _expect_backbone(path), {}
+    for at, sample in enumerate(batch):
+        if sample.points is not None:
+            try:
+                clouds[at] = read_cloud(sample.name, sample.points, path.group_size)
+            except SampleError as error:
+                found[at] = error
+    for rows in _parts(list(clouds), path.at_once):
+        columns = zip(*(clouds[at] for at in rows + rows[-1:] * (path.at_once - len(rows))), strict=True)
+        points, valid = (np.stack(column) for column in columns)
+        groups = encode_points(points, valid, encoder, path, encoder.variables, programs)
+        stages, pixels, curvature = [np.asarray(x) for x in groups.stages], *map(np.asarray, groups[3:])
+        for i, at in enumerate(rows):
+            own, image = tuple(stage[i] for stage in stages), found[at]
+            assert isinstance(image, SampleTokens)
+            found[at] = dataclasses.replace(image, points=own, pixels=pixels[i], curvature=curvature[i])
 
 
 def _expect_backbone(path: ImagePath | PointPath) -> Backbone:
@@ -79,8 +88,10 @@ def _expect_backbone(path: ImagePath | PointPath) -> Backbone:
     return path.backbone
 
 
-def _expect_finite(sample: Sample, tokens: SampleTokens) -> SampleTokens:
+def _checked(sample: Sample, tokens: SampleTokens | SampleError) -> SampleTokens | SampleError:
+    if isinstance(tokens, SampleError):
+        return tokens
     arrays = [*tokens.image, *tokens.points, tokens.curvature, tokens.embedding]
     if all(np.isfinite(array).all() for array in arrays if array is not None):
         return tokens
-    raise SampleError(sample.name, "its features are not finite")
+    return SampleError(sample.name, "its features are not finite")

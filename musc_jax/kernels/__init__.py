@@ -70,9 +70,8 @@ FORMS: Mapping[str, Mapping[str, Form]] = {
         "default": Form(group_expansion.rough_ones_alone, 0, "flat groups cost nothing, rough ones go 64 at a time"),
     },
     "group_tokens": {
-        "default": Form(
-            group_encoding.in_chunks, 2e-5, "nothing of all points written down, a quarter of the products less"
-        ),
+        "default": Form(group_encoding.in_large_chunks, 2e-5, "a quarter of the products less, 256 groups at a time"),
+        "cpu": Form(group_encoding.in_small_chunks, 2e-5, "and nothing of all points written down: 2 times"),
     },
     "window_pooling": {
         "default": Form(window_pooling.by_offsets, 2e-6, "similarities once for all degrees, no window written down"),

@@ -6,6 +6,7 @@ is made once a group: a quarter of the arithmetic less. The statistics of its ba
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,9 @@ PRECISION = jax.lax.Precision.HIGHEST
 # So many groups stay in a CPU's cache with all their channels; all 1024 at once would be 270 MB a layer. With 16 the
 # products' scratch memory grows beyond what the C library keeps between two of them: a third slower where that happens,
 # no faster where it does not.
-_GROUPS_AT_ONCE = 8
+_GROUPS_ON_CPU = 8
+# An accelerator starts a kernel for each product of a chunk: on an H200 chunks of 8 take twice as long.
+_GROUPS_ELSEWHERE = 256
 
 _Layer = tuple[jax.Array, jax.Array]
 """Kernel and bias."""
@@ -49,14 +52,15 @@ def in_chunks(
     point_norm: str,
     epsilon: float,
     dtype: str,
+    at_once: int,
 ) -> jax.Array:
-    """(G, K, 3) to (G, width), `_GROUPS_AT_ONCE` groups at a time."""
+    """(G, K, 3) to (G, width), `at_once` groups at a time."""
     conv1, conv2, conv3, conv4 = layers
     cloud = point_norm == "cloud"
     second = conv2[0].shape[1]
 
     count, size, _ = groups.shape
-    chunk = min(_GROUPS_AT_ONCE, count)
+    chunk = min(at_once, count)
     chunks = -(-count // chunk)
     padded = jnp.pad(groups, ((0, chunks * chunk - count), (0, 0), (0, 0))).reshape(chunks, chunk, size, 3)
 
@@ -102,6 +106,16 @@ def in_chunks(
         return x.reshape(chunk, size, -1).max(1) + bias4[None]
 
     return jax.lax.map(token, padded).reshape(chunks * chunk, -1)[:count]
+
+
+def in_small_chunks(groups: jax.Array, layers: tuple, norms: tuple, **options: Any) -> jax.Array:
+    """Chunks that stay in a CPU's cache."""
+    return in_chunks(groups, layers, norms, at_once=_GROUPS_ON_CPU, **options)
+
+
+def in_large_chunks(groups: jax.Array, layers: tuple, norms: tuple, **options: Any) -> jax.Array:
+    """Chunks that fill an accelerator."""
+    return in_chunks(groups, layers, norms, at_once=_GROUPS_ELSEWHERE, **options)
 
 
 def _second_statistics(

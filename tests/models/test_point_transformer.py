@@ -8,7 +8,7 @@ import pytest
 from compiled import tokens_of
 
 import weights
-from musc_jax.kernels.group_encoding import _GROUPS_AT_ONCE as CHUNK
+from musc_jax.kernels.group_encoding import _GROUPS_ON_CPU as CHUNK
 from musc_jax.models.group_encoder import GroupEncoder
 
 CHECKPOINT = Path(__file__).parents[1] / "golden" / "point_mae_tiny.pth"
