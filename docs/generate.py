@@ -11,7 +11,18 @@ from pathlib import Path
 from absl.flags import Flag
 
 import weights
-from launch import compare, convert_weights, distributed, doctor, features, fetch, fetch_weights, prepare, score_flags
+from launch import (
+    compare,
+    convert_weights,
+    distributed,
+    doctor,
+    features,
+    fetch,
+    fetch_weights,
+    prepare,
+    reproduce,
+    score_flags,
+)
 from launch import flags as options
 from launch import input_flags as inputs
 from launch.own_flags import OwnFlags
@@ -72,6 +83,7 @@ def flags() -> str:
             "`fetch`": fetch.flags.all,
             "`prepare`": prepare.flags.all,
             "`compare`": compare.flags.all,
+            "`reproduce`": reproduce.flags.all,
             "`weights fetch`": fetch_weights.flags.all,
             "`weights convert`": convert_weights.flags.all,
             "`doctor`": doctor.flags.all,

@@ -43,7 +43,7 @@ from musc_jax.storage.prefetch import map_ahead
 flags = OwnFlags()
 OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where tokens are written, CATEGORY/SAMPLE.safetensors.")
 # Of launch.eval, all that decides what tokens are.
-_OF_EVAL = part(
+OF_EVAL = part(
     options.flags,
     [
         *inputs.NAMES, "modality", "backbone", "weights_rgb", "weights_points",
@@ -207,7 +207,7 @@ def _leave_out(category: str, sample: Sample, error: SampleError) -> None:
 def main(argv: list[str]) -> int:
     """The whole program; returns the exit code."""
     again = "interrupted; the same command goes on where it stopped"
-    return command.execute(argv, _write, _BAD_INPUT, interrupted=again, own=(flags, _OF_EVAL), about=__doc__)
+    return command.execute(argv, _write, _BAD_INPUT, interrupted=again, own=(flags, OF_EVAL), about=__doc__)
 
 
 if __name__ == "__main__":

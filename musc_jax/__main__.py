@@ -19,6 +19,7 @@ VERBS = {
     "fetch": "fetch a published dataset and unpack it, or compare one on disk with what was published",
     "prepare": "check a dataset and clean its raw scans ahead of time",
     "compare": "compare finished runs with the published results or with each other",
+    "reproduce": "make the paper's tables, with the published figures beside",
     "weights": "backbones' parameters: weights list, weights fetch, weights convert",
     "doctor": "say what is here: versions, devices, memory, caches, weights, a dataset",
 }

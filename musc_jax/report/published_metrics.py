@@ -17,7 +17,7 @@ _BY_CATEGORY = {
     ("rgb+points", "dino_vitb8", "released"): ("released_v2_per_category", 224),
     ("rgb", "clip_vitl14_336", "v1"): ("released_v1_per_category", 518),
 }
-_KEYS = (
+METRICS = (
     "image_AUROC",
     "image_F1Max",
     "image_AP",
@@ -26,6 +26,7 @@ _KEYS = (
     "pixel_AP",
     "pixel_PRO",
 )
+"""What is published, where all is; the PRO is the one of 200 thresholds."""
 _SHORT = ("image AUROC", "F1-max", "AP", "pixel AUROC", "F1-max", "AP", "PRO")
 
 
@@ -48,7 +49,8 @@ class Published(NamedTuple):
     """Standard deviations of the means over the seeds, where published."""
 
 
-def _tables() -> dict[str, Any]:
+def published_tables() -> dict[str, Any]:
+    """The papers' tables as they are printed, by number, percent."""
     return json.loads(resources.files("musc_jax.report").joinpath("published.json").read_text(encoding="utf-8"))
 
 
@@ -81,7 +83,7 @@ def published_results(dataset: str, *, modality: str, backbone: str, variant: st
         Results by category first, then means of whole categories (Tables I and II), of subsets (Table I) and of small
         batches (Table VII). The setting leaves the size open.
     """
-    tables = _tables()
+    tables = published_tables()
     image = _BACKBONES.get(backbone)
     wanted = {"rgb": image, "points": "PT", "rgb+points": image and f"{image}+PT"}.get(modality)
     method = _METHODS.get(variant)
@@ -95,7 +97,7 @@ def published_results(dataset: str, *, modality: str, backbone: str, variant: st
     if rows:
         # Means of what is also given by category are of the same runs, at the same size.
         sizes = (size,)
-        mean = {key: mean[key] for key in _KEYS}
+        mean = {key: mean[key] for key in METRICS}
         found.append(Published(method + setting, mean, rows, "the released program's results by category", sizes))
     # The second table is of CLIP's images alone and does not repeat that; the seventh is of both modalities, with the
     # backbone whose row of the first table it repeats.
@@ -114,8 +116,8 @@ def published_results(dataset: str, *, modality: str, backbone: str, variant: st
                 continue
             subsets, batch_size = row.get("subsets", 1), row.get("batch_size")
             part = f" in {subsets} subsets" if subsets > 1 else f" in batches of {batch_size}" if batch_size else ""
-            figures = {key: row[key] for key in _KEYS if row.get(key) is not None}
-            deviation = {key: row[f"{key}_std"] for key in _KEYS if row.get(f"{key}_std") is not None}
+            figures = {key: row[key] for key in METRICS if row.get(key) is not None}
+            deviation = {key: row[f"{key}_std"] for key in METRICS if row.get(f"{key}_std") is not None}
             found.append(Published(method + part + setting, figures, {}, table, sizes, subsets, batch_size, deviation))
     return tuple(found)
 
@@ -158,7 +160,7 @@ def published(
             continue
         mean = found.mean
         if not whole:
-            mean = {key: sum(row[key] for row in chosen.values()) / len(chosen) for key in _KEYS}
+            mean = {key: sum(row[key] for row in chosen.values()) / len(chosen) for key in METRICS}
         return found._replace(setting=f"{found.setting} at {image_size}", mean=mean, categories=chosen)
     return None
 
@@ -173,7 +175,7 @@ def difference_line(mean: Mapping[str, float | None], reference: Published) -> s
         reference: From `published`.
     """
     parts = []
-    for key, short in zip(_KEYS, _SHORT, strict=True):
+    for key, short in zip(METRICS, _SHORT, strict=True):
         ours = mean.get("pixel_PRO_200" if key == "pixel_PRO" else key)
         theirs = reference.mean.get(key)
         if ours is not None and theirs is not None:

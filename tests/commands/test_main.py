@@ -29,7 +29,7 @@ def test_what_is_no_verb_is_said_with_those_that_are(given, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     received = repr(given[0]) if given else "none"
     assert line == (
-        "error: expected a verb, one of score, eval, features, fetch, prepare, compare, weights, doctor; "
+        "error: expected a verb, one of score, eval, features, fetch, prepare, compare, reproduce, weights, doctor; "
         f"received {received}; see --help"
     )
 
