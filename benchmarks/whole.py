@@ -17,8 +17,15 @@ from benchmarks.timing import Comparison, Probe, Row, alternate, exponent
 from musc_jax import Config, pipeline
 from musc_jax.config import GroupingConfig, ScoringConfig
 from musc_jax.data import Sample
+from musc_jax.execution import dense
+from musc_jax.execution.extraction import Features
+from musc_jax.execution.image_extraction import ImageFeatures
 from musc_jax.execution.programs import Programs
+from musc_jax.execution.schedule import Machine
+from musc_jax.execution.similar import choose_references
 from musc_jax.models import PointTransformerConfig, VitConfig
+from musc_jax.mutual import AverageInterval
+from musc_jax.resolved import Scoring
 
 SIZE = 224
 
@@ -199,6 +206,29 @@ def scaling(setting: Setting) -> Row:
     return row
 
 
+def similar(setting: Setting) -> Row:
+    """A stage by the 25 most similar samples beside all others, choosing them included, as a run computes it."""
+    count, wanted, tokens, width = setting.pick((200, 25, 196, 256), (24, 3, 49, 32))
+    row = Row(f"{wanted} most similar of N = {count} samples (x {tokens} x {width})")
+    features, programs, finish = inputs.unit_features(count, tokens, width), Programs(), AverageInterval(0.3)
+    stage = jax.numpy.asarray(features)
+
+    def by(nearest: int | None) -> Callable[[], tuple[jax.Array, ...]]:
+        scoring = Scoring(0.3, "full", "bfloat16", None, 0, nearest, "released", True, True, "auto")
+
+        def run() -> tuple[jax.Array, ...]:
+            references = choose_references(Features(ImageFeatures([stage], None), None), scoring, programs)
+            return dense.score_stage([stage], finish, references, Machine(programs))
+
+        return run
+
+    seconds = alternate({"all": by(None), "similar": by(wanted)}, setting.repeats)
+    ratio = seconds["similar"] / seconds["all"]
+    row.comparisons.append(Comparison("share of the time of all others", ratio, "", 0.3, at_most=True))
+    row.details["ms"] = {name: 1000 * value for name, value in seconds.items()}
+    return row
+
+
 def by_stage(setting: Setting) -> Row:
     """On a GPU: milliseconds a sample by stage, precision by precision, agreement with full precision, memory."""
     count = setting.pick(150, 4)
@@ -228,5 +258,5 @@ def by_stage(setting: Setting) -> Row:
     return row
 
 
-ROWS: dict[str, Callable[[Setting], Row]] = {"eval": evaluation, "scaling": scaling}
+ROWS: dict[str, Callable[[Setting], Row]] = {"eval": evaluation, "scaling": scaling, "similar": similar}
 GPU_ROWS: dict[str, Callable[[Setting], Row]] = {"stages": by_stage}

@@ -116,6 +116,12 @@ REFERENCES = flags.DEFINE_integer(
     "Score each sample by so many others, drawn at random (--seed), so that cost grows linearly; default, and from "
     "N - 1 on, all.",
 )
+NEAREST_IMAGES = flags.DEFINE_integer(
+    "nearest_images",
+    None,
+    "Score each sample by so many others that look most like it, for parts that differ in pose or colour; cost grows "
+    "linearly. Default, and from N - 1 on, all.",
+)
 WINDOWS = flags.DEFINE_list("windows", None, f"Windows of RsCon; default 1,7 (v1: 1,2,3{_V1_WINDOWS}).")
 K_ITER = flags.DEFINE_integer("k_iter", 80, "Points an expansion step of IPG adds.")
 CURVATURE_THRESHOLD = flags.DEFINE_float("curvature_threshold", 0.01, "Curvature from which a group is expanded.")
@@ -292,9 +298,11 @@ def plain_config(features: FeatureFolder | None = None) -> Config:
     """The config without backbones: every option checked before anything is loaded."""
     if features is not None:
         _expect_use(features)
-    for flag, lowest in ((inputs.LIMIT, 1), (SEED, 0), (REFERENCES, 1)):
+    for flag, lowest in ((inputs.LIMIT, 1), (SEED, 0), (REFERENCES, 1), (NEAREST_IMAGES, 1)):
         if flag.value is not None and flag.value < lowest:
             raise ConfigError(f"--{flag.name}: expected at least {lowest}, received {flag.value}")
+    if REFERENCES.value is not None and NEAREST_IMAGES.value is not None:
+        raise ConfigError("--references, --nearest_images: expected one of them, received both")
     if SEED.value > _HIGHEST_SEED:
         raise ConfigError(f"--{SEED.name}: expected at most {_HIGHEST_SEED}, received {SEED.value}")
     if modality(features) not in DATASETS[inputs.DATASET.value].modalities:
@@ -321,6 +329,7 @@ def plain_config(features: FeatureFolder | None = None) -> Config:
             precision=PRECISION.value,
             references=REFERENCES.value,
             seed=SEED.value if REFERENCES.value is not None else 0,
+            nearest_images=NEAREST_IMAGES.value,
         ),
         rescoring=RescoringConfig(windows=_usual_windows(VARIANT.value) if windows is None else windows),
     )

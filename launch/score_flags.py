@@ -41,8 +41,8 @@ PIXEL_THRESHOLD = flags.DEFINE_float(
 
 # What --help shows of the flags of scoring; --helpfull shows all.
 _SHOWN = (
-    "modality", "weights_rgb", "weights_points", "features", "backbone", "image_size", "fit", "limit", "memory_gb",
-    "output_dir", "cache_dir",
+    "modality", "weights_rgb", "weights_points", "features", "backbone", "image_size", "nearest_images", "fit", "limit",
+    "memory_gb", "output_dir", "cache_dir",
 )  # fmt: skip
 
 _HELP_WIDTH = 100

@@ -32,6 +32,7 @@ from musc_jax.mutual import interval_average, mutual_scores
 from musc_jax.own_parts import score_folder
 from musc_jax.pairs import all_pair_scores, pair_scores
 from musc_jax.rescoring import rescore
+from musc_jax.similarity import mean_tokens, nearest_samples, sample_summaries
 from musc_jax.tokens import CloudTokens, image_tokens, point_tokens
 from musc_jax.version1 import lnamd_grid
 
@@ -58,6 +59,10 @@ __all__ = [  # noqa: RUF022 - grouped by theme
     "all_pair_scores",
     "interval_average",
     "mutual_scores",
+    # Similar samples as references (not in the paper)
+    "mean_tokens",
+    "sample_summaries",
+    "nearest_samples",
     # Cross-modal enhancement (III-C)
     "rank_match",
     "patch_index",

@@ -77,15 +77,18 @@ class ScoringConfig:
         precision: One of `musc_jax.mutual.PRECISIONS`.
         references: Score each sample by so many others; None: by all.
         seed: Of the references' draw.
+        nearest_images: Score each sample by so many others that are most similar to it, in place of references drawn at
+            random; None: not.
     """
 
     interval: float = 0.3
     precision: str = "full"
     references: int | None = None
     seed: int = 0
+    nearest_images: int | None = None
 
     def __post_init__(self) -> None:
-        references = self.references
+        references, nearest = self.references, self.nearest_images
         _settle(
             self,
             interval=_options.number(
@@ -94,7 +97,10 @@ class ScoringConfig:
             precision=_options.one_of("precision", self.precision, PRECISIONS),
             references=None if references is None else _options.whole("references", references, lowest=1),
             seed=_options.whole("seed", self.seed, lowest=0),
+            nearest_images=None if nearest is None else _options.whole("nearest_images", nearest, lowest=1),
         )
+        if references is not None and nearest is not None:
+            raise ConfigError("references, nearest_images: expected one of them, received both")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,6 +291,7 @@ class Config:
                 half_type=kind.half_type,
                 references=self.scoring.references,
                 seed=self.scoring.seed,
+                nearest_images=self.scoring.nearest_images,
                 variant=variant,
                 enhancement="cae" not in self.ablate,
                 trust="trust" not in self.ablate,

@@ -25,7 +25,7 @@ from musc_jax._arrays import (
 from musc_jax.kernels import expect_implementation, operation
 from musc_jax.kernels.rounding import expect_precision
 from musc_jax.mutual import AverageInterval, interval_count, score_samples
-from musc_jax.references import draw_references
+from musc_jax.references import as_references
 
 
 @operation("rank_match")
@@ -268,7 +268,7 @@ def multimodal_scores(
     enhancement: bool = True,
     trust: bool = True,
     precision: str = "full",
-    references: int | None = None,
+    references: int | Int[Array, "N R"] | None = None,
     seed: int = 0,
     implementation: str = "auto",
 ) -> tuple[Float[jax.Array, "N M2"], Float[jax.Array, "N M3"]]:
@@ -304,7 +304,7 @@ def multimodal_scores(
     dtypes = as_float(features_2d)[1], as_float(features_3d)[1]
     wide = same_dtype(features_2d, features_3d)
     finish = EnhanceAndAverage(AverageInterval(interval, implementation), variant, enhancement, trust)
-    drawn = draw_references(features_2d.shape[0], references, seed=seed)
+    drawn = as_references(features_2d.shape[0], references, seed=seed)
     patches = (as_index("patch_of_group", patch_of_group, features_2d.shape[1]),)
     out = score_samples(wide, finish, drawn, extra=patches, precision=precision, implementation=implementation)
     return out[0].astype(dtypes[0]), out[1].astype(dtypes[1])

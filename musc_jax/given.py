@@ -36,6 +36,7 @@ def score_features(
     interval: float = 0.3,
     references: int | None = None,
     seed: int = 0,
+    nearest_images: int | None = None,
     precision: str = "full",
     windows: Sequence[int] | None = None,
     ablate: Sequence[str] = (),
@@ -69,6 +70,7 @@ def score_features(
         interval: Share of the lowest scores that is averaged.
         references: Score each sample by so many others; default all.
         seed: Of their draw.
+        nearest_images: Score each sample by so many others that are most similar to it instead.
         precision: One of `musc_jax.mutual.PRECISIONS`.
         windows: Of RsCon; default the variant's usual ones.
         ablate: Names out of `musc_jax.config.ABLATIONS`; "rescoring" leaves RsCon out.
@@ -106,7 +108,7 @@ def score_features(
         ablate=tuple(ablate),
         grouping=GroupingConfig(curvature_threshold=curvature_threshold),
         aggregation=AggregationConfig(degrees=tuple(degrees)),
-        scoring=ScoringConfig(interval=interval, precision=precision, references=references, seed=seed),
+        scoring=ScoringConfig(interval, precision, references, seed, nearest_images),
         rescoring=RescoringConfig(windows=usual_windows(variant) if windows is None else tuple(windows)),
         image_backbone=_given(images, aggregated, embedded=embeddings is not None) if images else None,
         point_backbone=_given(groups, aggregated) if groups else None,

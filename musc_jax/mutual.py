@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from musc_jax._arrays import Array, as_float, safe_sqrt
 from musc_jax.kernels import expect_implementation, operation
 from musc_jax.kernels.rounding import expect_precision
 from musc_jax.pairs import centered, expect_features, pair_rows, pair_table, panel_scores
-from musc_jax.references import References, draw_references
+from musc_jax.references import References, as_references
 
 Masks = Sequence[Array | None] | None
 """For each modality a mask (N, M) over tokens, or None where all count."""
@@ -192,6 +192,16 @@ def score_samples(
 
         rows = jnp.asarray(pair_rows(len(columns)))
         return jax.lax.map(by_table, (rows, columns, tuple(queries), tuple(extra)))
+    if references.listed:
+        slots = jnp.arange(columns.shape[1], dtype=jnp.int32)
+
+        def by_list(sample: tuple) -> tuple[jax.Array, ...]:
+            own, column, *rest = sample
+            parts = zip(own, clean, valid, strict=True)
+            scores = [panel_scores(o[None], x[column], valid=_at(v, column), **options)[0] for o, x, v in parts]
+            return one(scores, slots, *rest)
+
+        return jax.lax.map(by_list, (tuple(clean), columns, tuple(queries), tuple(extra)))
     scorers = [(x[references.samples], None if v is None else v[references.samples]) for x, v in zip(clean, valid)]
 
     def by_panel(sample: tuple) -> tuple[jax.Array, ...]:
@@ -200,6 +210,10 @@ def score_samples(
         return one([panel_scores(o[None], tokens, valid=mask, **options)[0] for o, (tokens, mask) in pairs], *rest)
 
     return jax.lax.map(by_panel, (tuple(clean), columns, tuple(queries), tuple(extra)))
+
+
+def _at(mask: jax.Array | None, index: jax.Array) -> jax.Array | None:
+    return None if mask is None else mask[index]
 
 
 def masks_or_none(masks: Masks, count: int) -> list[jax.Array | None]:
@@ -227,7 +241,7 @@ def mutual_scores(
     *,
     interval: float = 0.3,
     precision: str = "full",
-    references: int | None = None,
+    references: int | Int[Array, "N R"] | None = None,
     seed: int = 0,
     implementation: str = "auto",
 ) -> Float[jax.Array, "N M"]:
@@ -238,7 +252,7 @@ def mutual_scores(
         interval: Share of the lowest scores that is averaged.
         precision: One of `PRECISIONS`.
         references: Score each sample by so many others, at least 1, see `draw_references`; N - 1 and above, and the
-            default, mean all. (Not in the paper.)
+            default, mean all. Or for each sample those that score it, see `nearest_samples`. (Not in the paper.)
         seed: Of their draw.
         implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
 
@@ -247,14 +261,14 @@ def mutual_scores(
 
     Raises:
         ValueError: Wrong shapes, fewer than 2 samples, an interval outside (0, 1], an unknown precision or
-            implementation, fewer than one reference.
+            implementation, fewer than one reference, lists with a sample that is not another one.
     """
     expect_features(features)
     expect_precision(precision)
     expect_implementation(implementation)
     interval_count(1, interval)
     wide, dtype = as_float(features)
-    drawn = draw_references(features.shape[0], references, seed=seed)
+    drawn = as_references(features.shape[0], references, seed=seed)
     finish = AverageInterval(interval, implementation)
     (scores,) = score_samples((wide,), finish, drawn, precision=precision, implementation=implementation)
     return scores.astype(dtype)

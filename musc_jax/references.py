@@ -1,12 +1,15 @@
 """Reference samples: who scores whom, and which samples count as one (all others in the paper, eq. 7)."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
 from musc_jax import _options
+from musc_jax._arrays import as_index, expect_shape, is_known
 
 
 class References(NamedTuple):
@@ -30,8 +33,18 @@ class References(NamedTuple):
 
     @property
     def everyone(self) -> bool:
-        """Whether all N samples score, so that each pair is met from both sides."""
-        return len(self.samples) == len(self.columns)
+        """Whether all others score each sample, so that each pair is met from both sides."""
+        return len(self.samples) == len(self.columns) and self.columns.shape[1] == self.num_units - 1
+
+    @property
+    def listed(self) -> bool:
+        """Whether each sample has a list of its own, so that few of all pairs meet; see `listed_references`."""
+        return len(self.samples) == len(self.columns) and not self.everyone
+
+    @property
+    def slots(self) -> jax.Array:
+        """With lists, (N, R) places in each sample's own scores, where no others are there: 0 to R - 1."""
+        return jnp.broadcast_to(jnp.arange(self.columns.shape[1], dtype=jnp.int32)[None], self.columns.shape)
 
 
 def draw_references(
@@ -85,3 +98,66 @@ def _units(count: int, groups: Sequence[int] | np.ndarray | None) -> tuple[np.nd
     if len(first) < 2:
         raise ValueError("groups: all samples are in one group, so nobody is left to score them")
     return np.argsort(np.argsort(first))[unit], len(first)
+
+
+def listed_references(lists: Int[np.ndarray, "N R"] | jax.Array) -> References:
+    """References that differ from sample to sample, as those of `musc_jax.nearest_samples`.
+
+    Args:
+        lists: For each sample the R others that score it, without repetitions, R from 1 to N - 1. Behind `jit` an index
+            out of range counts as the nearest in range, and a sample in its own list finds itself.
+
+    Raises:
+        ValueError: Wrong shapes, no whole numbers, a sample that is out of range, twice in a list, or in its own.
+    """
+    expect_shape("references", lists, (None, None))
+    count, wanted = lists.shape
+    if not 1 <= wanted < count:
+        raise ValueError(f"references: expected lists of 1 to {count - 1} of {count} samples, received {wanted}")
+    columns = as_index("references", lists, count)
+    if not is_known(lists):
+        # Ascending as those below: the order of scores decides about ties of rank.
+        return References(np.arange(count), jnp.sort(columns, axis=1))  # type: ignore[arg-type]
+    known = np.sort(np.asarray(lists), axis=1).astype(np.int32)
+    if (known == np.arange(count)[:, None]).any() or (np.diff(known, axis=1) == 0).any():
+        raise ValueError("references: expected other samples, each once; received a sample in its own list, or twice")
+    return References(np.arange(count), known)
+
+
+def as_references(
+    count: int, references: Any = None, *, seed: int = 0, groups: Sequence[int] | np.ndarray | None = None
+) -> References:
+    """The references that a public function was given: a number to draw, a list for each sample, or None for all.
+
+    Raises:
+        ValueError: See `draw_references` and `listed_references`; lists for another number of samples.
+    """
+    if np.ndim(references) != 2:
+        return draw_references(count, references, seed=seed, groups=groups)
+    expect_shape("references", references, (count, None))
+    return listed_references(references)
+
+
+class ListedPairs(NamedTuple):
+    """The pairs of samples that meet where each has a list of its own; see `listed_pairs`."""
+
+    first: Int[np.ndarray, "P"]
+    second: Int[np.ndarray, "P"]
+    """Samples of each pair, the first one's index being the lower."""
+    rows: Int[np.ndarray, "N R"]
+    """The pair of each sample and its r-th reference."""
+    back: Int[np.ndarray, "N R"]
+    """1 where the sample is the second of the pair."""
+
+
+def listed_pairs(columns: Int[np.ndarray, "N R"]) -> ListedPairs:
+    """Every pair that is in a list of either, once; their number grows with N R."""
+    count = len(columns)
+    own = np.broadcast_to(np.arange(count)[:, None], columns.shape)
+    low, high = np.minimum(own, columns).astype(np.int64), np.maximum(own, columns).astype(np.int64)
+    pairs, rows = np.unique(low * count + high, return_inverse=True)
+    first, second = np.divmod(pairs, count)
+    back = (own > columns).astype(np.int32)
+    return ListedPairs(
+        first.astype(np.int32), second.astype(np.int32), rows.reshape(columns.shape).astype(np.int32), back
+    )

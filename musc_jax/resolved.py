@@ -171,6 +171,7 @@ class Scoring:
         half_type: The type that "fast" rounds to.
         references: How many others score each sample; None: all.
         seed: Of their draw.
+        nearest_images: How many of the most similar others score each sample instead; None: not.
         variant: "released" or "paper", of the enhancement.
         enhancement: Whether modalities enhance each other.
         trust: Whether they do by as much as references agree.
@@ -182,6 +183,7 @@ class Scoring:
     half_type: str
     references: int | None
     seed: int
+    nearest_images: int | None
     variant: str
     enhancement: bool
     trust: bool

@@ -89,6 +89,7 @@ SWITCHES = [
     Row("rgb", {"scoring.precision": "accurate"}, {}, moved=0),
     Row("rgb", {"scoring.references": 2}, {"references": 2}),
     Row("few", {"scoring.seed": 1}, {"seed": 1}),
+    Row("rgb", {"scoring.nearest_images": 2}, {"nearest_images": 2}),
     Row("rgb", {"rescoring.windows": (2, 3)}, {"windows": (2, 3)}),
     Row("rgb", _OTHER_IMAGE, _OTHER_IMAGE),
     _ablate("rgb", "swpooling", {"weighting": False}),
@@ -117,6 +118,8 @@ SWITCHES = [
     Row("paper", {"point_norm": "cloud"}, {"point_norm": "cloud"}),
     Row("both", {"scoring.references": 2}, {"references": 2}),
     Row("both", {"scoring.references": 1}, {"references": 1}),
+    Row("points", {"scoring.nearest_images": 2}, {"nearest_images": 2}),
+    Row("paper", {"scoring.nearest_images": 2}, {"nearest_images": 2}),
     # The same numbers, slower; `test_switches` looks at the programs.
     Row("both", {"implementation": "plain"}, {}, moved=0),
     Row("paper", {"blocks": (0, 2, 3)}, {"image_blocks": (0, 2, 3)}),

@@ -44,6 +44,9 @@ def _table():
         "all_pair_scores": (m.all_pair_scores, (f(4, 9, 5),)),
         "interval_average": (m.interval_average, (f(6, 10),)),
         "mutual_scores": (m.mutual_scores, (f(4, 9, 5),)),
+        "mean_tokens": (m.mean_tokens, (f(4, 9, 5),)),
+        "sample_summaries": (lambda a, b: m.sample_summaries([a, b]), (f(6, 5), f(6, 3))),
+        "nearest_samples": (lambda s: m.nearest_samples(s, 2), (f(6, 5),)),
         "rank_match": (m.rank_match, (f(6, 5), f(6, 5))),
         "patch_index": (lambda p: m.patch_index(p, size=12, grid=3), (rng.integers(0, 144, 8),)),
         "align_modalities": (m.align_modalities, (f(9, 4), f(12, 4), patch)),
@@ -108,6 +111,16 @@ def _indices():
             40,
         ),
         "patch_index pixels": (lambda i: m.patch_index(i, size=12, grid=3), np.array([5, 0, 143]), 144),
+        "mutual_scores references": (
+            lambda i: m.mutual_scores(tokens[0], references=i),
+            np.array([[1], [2], [0]]),
+            3,
+        ),
+        "multimodal_scores references": (
+            lambda i: m.multimodal_scores(*tokens, np.stack([patch] * 3), variant="paper", references=i),
+            np.array([[1], [2], [0]]),
+            3,
+        ),
         "align_modalities patch_of_group": (lambda i: m.align_modalities(two, three, i), patch, 9),
         "cross_modal_enhancement patch_of_group": (lambda i: m.cross_modal_enhancement(two, three, i), patch, 9),
         "multimodal_scores patch_of_group": (

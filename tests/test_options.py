@@ -33,6 +33,7 @@ BAD = {
     (ScoringConfig, "interval"): [*NUMBER, 0, 1.1],
     (ScoringConfig, "precision"): ["half", "", None, 1, ["full"], ("full",)],
     (ScoringConfig, "references"): WHOLE,
+    (ScoringConfig, "nearest_images"): WHOLE,
     (ScoringConfig, "seed"): [-1, 1.5, "0", None, math.nan],
     (RescoringConfig, "windows"): [(), (0,), (1, 2.5), (-1, 7), "17", 7, None],
     (Config, "variant"): ["v2", None, 1, ["paper"]],
@@ -150,6 +151,11 @@ def test_options_that_do_not_fit_each_other(backbones, options, message):
     arguments = {name: options.pop(name) for name in ARGUMENTS if name in options}
     with pytest.raises(ValueError, match=message):
         pipeline.score(**({"samples": Untouched(), "config": Config(**options)} | arguments))
+
+
+def test_references_are_drawn_or_similar():
+    with pytest.raises(ConfigError, match="references, nearest_images: expected one of them, received both"):
+        ScoringConfig(references=2, nearest_images=2)
 
 
 @pytest.mark.parametrize("name", ["image_backbone", "point_backbone"])

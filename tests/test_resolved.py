@@ -62,6 +62,7 @@ SWITCHES = {
     "interval": ({"scoring": ScoringConfig(interval=0.5)}, {"scoring.interval"}),
     "precision": ({"scoring": ScoringConfig(precision="fast")}, {"scoring.precision"}),
     "references": ({"scoring": ScoringConfig(references=3)}, {"scoring.references"}),
+    "nearest_images": ({"scoring": ScoringConfig(nearest_images=3)}, {"scoring.nearest_images"}),
     "seed": ({"scoring": ScoringConfig(seed=3)}, {"scoring.seed"}),
     "windows": ({"rescoring": RescoringConfig((1, 2))}, {"rescoring.windows"}),
     "implementation": (

@@ -68,8 +68,9 @@ def test_the_implementation_arrives_at_every_stage(implementation):
     [
         ("both", {"ablate": ("trust",), "scoring.interval": 0.5}, {"trust": False, "interval": 0.5}),
         ("few", {"scoring.seed": 1}, {"seed": 1}),
+        ("rgb", {"scoring.nearest_images": 2}, {"nearest_images": 2}),
     ],
-    ids=["both", "few"],
+    ids=["both", "few", "similar"],
 )
 def test_features_on_disk_give_the_stated_numbers(base, config, statement, tmp_path):
     """With nothing at its default that the other schedule must be told."""

@@ -14,7 +14,7 @@ from musc_jax.execution.schedule import Counter, Machine, Products, Stage, masks
 from musc_jax.kernels.rounding import common_scale
 from musc_jax.mutual import Finish, Scorers, finish_sample, without_garbage
 from musc_jax.pairs import pair_rows, panel_scores, squared_of_pairs
-from musc_jax.references import References
+from musc_jax.references import References, listed_pairs
 
 # Multiplications of a call: seconds on two cores, after which there is something to report, and on a GPU milliseconds,
 # beside which starting a program takes no time.
@@ -45,11 +45,18 @@ def score_stage(
     columns, units = Scorers.of(references)
     options: dict[str, Any] = {"finish": finish, "num_units": references.num_units}
     per_sample = (columns, tuple(queries), tuple(extra))
-    if not references.everyone:
+    if not (references.everyone or references.listed):
         return _by_panels(tokens, scales, valid, units, per_sample, references, machine, products, progress, options)
     calls = _Calls(progress)
-    tables = _tables(tokens, tuple(valid), machine, products, calls)
-    rows = pair_rows(len(columns), tables[0].shape[1])
+    if references.listed:
+        met = listed_pairs(references.columns)
+        tables = _tables(tokens, tuple(valid), (met.first, met.second), machine, products, calls)
+        rows = met.rows + met.back * np.int32(tables[0].shape[1])
+        per_sample = (references.slots, *per_sample[1:])
+    else:
+        everyone = np.triu_indices(len(columns), k=1)
+        tables = _tables(tokens, tuple(valid), everyone, machine, products, calls)
+        rows = pair_rows(len(columns), tables[0].shape[1])
     found = run("mutual scoring", _finish_all, tables, scales, rows, units, per_sample, **options)
     calls.drain()
     return found
@@ -94,12 +101,13 @@ def _prepare(stages: tuple, query_mask: tuple, reference_mask: tuple, *, half_ty
 def _tables(
     tokens: tuple[jax.Array, ...],
     masks: tuple[np.ndarray | None, ...],
+    pairs: tuple[np.ndarray, np.ndarray],
     machine: Machine,
     products: Products,
     progress: _Calls,
 ) -> tuple[jax.Array, ...]:
-    """Squared scores (2, pairs, M) of all pairs in both directions, and of some repeated ones at the end."""
-    first, second = np.triu_indices(len(tokens[0]), k=1)
+    """Squared scores (2, pairs, M) of the pairs in both directions, and of some repeated ones at the end."""
+    first, second = pairs
     work = len(first) * sum(float(x.shape[1]) ** 2 * x.shape[2] for x in tokens)
     calls = min(len(first), max(1, round(work / _WORK_AT_ONCE)))
     size = -(-len(first) // calls)
@@ -109,9 +117,9 @@ def _tables(
     options: dict[str, Any] = {"precision": products.precision, "implementation": products.implementation}
     for call in range(calls):
         some = index[call * size : (call + 1) * size]
-        pairs = (first[some].astype(np.int32), second[some].astype(np.int32), np.int32(call * size))
+        met = (first[some].astype(np.int32), second[some].astype(np.int32), np.int32(call * size))
         run = machine.programs.run
-        tables, written = run("mutual scoring", _fill, tables, tokens, masks, *pairs, donate=(0,), **options)
+        tables, written = run("mutual scoring", _fill, tables, tokens, masks, *met, donate=(0,), **options)
         progress.add(written, call + 1, calls)
     return tables
 

@@ -74,6 +74,7 @@ def plan_memory(
     size: int,
     budget: int,
     references: int | None = None,
+    listed: bool = False,
     mesh: Mesh | None = None,
 ) -> Plan:
     """Choose where features stay and how many samples are scored at once.
@@ -84,6 +85,7 @@ def plan_memory(
         size: Side of the anomaly maps in pixels; those and the pictures stay in memory in any case.
         budget: Bytes that may be used.
         references: R, where not all others score.
+        listed: Whether each sample has R of its own, and not all the same.
         mesh: The devices that samples are spread over; default one. Features go to the disk only where one process
             has all devices, and one device scores them then.
 
@@ -91,7 +93,7 @@ def plan_memory(
         BudgetError: Not even one sample at a time fits.
     """
     if mesh is not None:
-        return _over_devices(count, modalities, size, budget, references, mesh)
+        return _over_devices(count, modalities, size, budget, references, listed, mesh)
     room = int(budget * (1 - _SPARE))
     scorers = count if references is None else min(references + 1, count)
     stages = max(m.stages for m in modalities)
@@ -103,20 +105,21 @@ def plan_memory(
     scores = 3 * count * (scorers - 1) * tokens * _FLOAT
     # One stage is there twice: when its parts are put together, and when the mean is subtracted.
     whole = always + features + one_stage + scores
-    if references is None and whole <= room:
+    pairs_meet = references is None or listed
+    if pairs_meet and whole <= room:
         return Plan(False, True, count, count, whole, budget, 0)
     if references is not None and always + features + one_stage <= room:
-        panel, chunk, needed = _panels(count, scorers, modalities, room - always - features)
+        panel, chunk, needed = _panels(count, scorers, modalities, room - always - features, listed)
         if panel:
             return Plan(False, False, panel, chunk, always + features + needed, budget, 0)
     staged = always + 2 * one_stage + scores
-    if references is None and staged <= room:
+    if pairs_meet and staged <= room:
         return Plan(True, True, count, count, staged, budget, features)
     if references is None:
         block, needed = _blocks(count, modalities, room - always)
         if block:
             return Plan(True, False, block, block, always + needed, budget, features, keep_scores=True)
-    panel, chunk, needed = _panels(count, scorers, modalities, room - always)
+    panel, chunk, needed = _panels(count, scorers, modalities, room - always, listed)
     if not panel:
         needed = int((always + needed) / (1 - _SPARE)) + 1
         others = ", or take fewer samples, a smaller image size, or --references" if room > _PROGRAMS else ""
@@ -128,19 +131,27 @@ def plan_memory(
 
 
 def _over_devices(
-    count: int, modalities: list[Tokens], size: int, budget: int, references: int | None, mesh: Mesh
+    count: int,
+    modalities: list[Tokens],
+    size: int,
+    budget: int,
+    references: int | None,
+    listed: bool,
+    mesh: Mesh,
 ) -> Plan:
     """A stage at once, spread over all devices; else as with one."""
     # Devices of a CPU share the memory of their process.
     accelerators = mesh.devices.flat[0].platform != "cpu"
     own = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
     share = -(-count // mesh.size) * (1 if accelerators else own)
-    scorers = count if references is None else min(references + 1, count)
+    # From half of all on, meeting everybody is less work than keeping to the lists.
+    meets_all = references is None or (listed and 2 * references >= count - 1)
+    scorers = count if meets_all or references is None else min(references + 1, count)
     tokens = sum(m.tokens for m in modalities)
     one_stage = share * sum(m.tokens * m.channels for m in modalities) * _FLOAT
     # A stage is there three times: its share, the visitor, and what is on its way; each has its mean subtracted.
     needed = max(m.stages for m in modalities) * one_stage + 5 * one_stage + 3 * share * (scorers - 1) * tokens * _FLOAT
-    if references is not None:
+    if references is not None and not listed:
         needed += 2 * scorers * sum(m.tokens * m.channels for m in modalities) * _FLOAT
     needed += _always(count, size)
     if needed <= budget * (1 - _SPARE):
@@ -152,7 +163,7 @@ def _over_devices(
             f"{_gb(budget)} may be used; raise --memory_gb to {_enough(needed)}, start more processes, or take a "
             "smaller image size"
         )
-    return plan_memory(count, modalities, size=size, budget=budget, references=references)
+    return plan_memory(count, modalities, size=size, budget=budget, references=references, listed=listed)
 
 
 def _always(count: int, size: int) -> int:
@@ -175,7 +186,7 @@ def _blocks(count: int, modalities: list[Tokens], budget: int) -> tuple[int, int
     return 0, needed
 
 
-def _panels(count: int, scorers: int, modalities: list[Tokens], budget: int) -> tuple[int, int, int]:
+def _panels(count: int, scorers: int, modalities: list[Tokens], budget: int, listed: bool) -> tuple[int, int, int]:
     """(samples scored at once, samples that score at once, bytes); 0 samples and the bytes of one if nothing fits."""
     sample = max(m.tokens * m.channels for m in modalities) * _FLOAT
     tokens = sum(m.tokens for m in modalities)
@@ -183,10 +194,13 @@ def _panels(count: int, scorers: int, modalities: list[Tokens], budget: int) -> 
     row = 2 * sample + 2 * scorers * tokens * _FLOAT
     # Those that score: as read, on the device, centred; and where they do not stay, the two that are read ahead.
     resident, passing = 3 * scorers * sum(m.tokens * m.channels for m in modalities) * _FLOAT, 5 * sample
-    for chunk, needed in ((scorers, resident), *((chunk, chunk * passing) for chunk in (16, 8, 4, 2, 1))):
-        panel = min((budget - needed) // row, _LARGEST_PANEL, count)
+    # Those of one sample do not stay for the next, where each has its own.
+    stay = [] if listed else [(scorers, resident)]
+    most, enough = (1, 1) if listed else (_LARGEST_PANEL, 8)
+    for chunk, needed in (*stay, *((chunk, chunk * passing) for chunk in (16, 8, 4, 2, 1))):
+        panel = min((budget - needed) // row, most, count)
         # Reading all others again for hardly any samples would take for ever; fewer at a time are better then.
-        if panel >= min(8, count) or (panel >= 1 and chunk == 1):
+        if panel >= min(enough, count) or (panel >= 1 and chunk == 1):
             return int(panel), min(chunk, scorers), int(panel * row + needed)
     return 0, 0, row + passing
 

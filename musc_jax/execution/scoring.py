@@ -17,7 +17,7 @@ from musc_jax.execution.feature_store import StoredArray
 from musc_jax.execution.memory import Plan, Tokens, plan_memory
 from musc_jax.execution.programs import Programs
 from musc_jax.execution.schedule import Machine, Products, Schedule
-from musc_jax.references import draw_references
+from musc_jax.execution.similar import choose_references
 from musc_jax.resolved import Resolved
 
 
@@ -45,8 +45,12 @@ def plan_for(config: Resolved, count: int, budget: int, mesh: Mesh | None = None
         modalities.append(Tokens(config.image.num_tokens, config.image.num_channels, config.image.num_stages))
     if config.points is not None:
         modalities.append(Tokens(config.points.num_groups, config.points.num_channels, config.points.num_stages))
-    references = config.scoring.references
-    return plan_memory(count, modalities, size=config.size, budget=budget, references=references, mesh=mesh)
+    nearest = config.scoring.nearest_images
+    listed = nearest is not None and nearest < count - 1
+    references = nearest if listed else config.scoring.references
+    return plan_memory(
+        count, modalities, size=config.size, budget=budget, references=references, listed=listed, mesh=mesh
+    )
 
 
 def devices_for(plan: Plan | None, mesh: Mesh | None) -> Mesh | None:
@@ -66,7 +70,7 @@ def score_patches(
     modalities = [modality for modality in (features.image, features.points) if modality]
     finish = config.scoring.finish(both=len(modalities) == 2)
     extra = _patches(features, config)
-    references = draw_references(features.num_samples, config.scoring.references, seed=config.scoring.seed)
+    references = choose_references(features, config.scoring, programs)
     schedule, machine = _choose(features, programs, plan)
     products = Products(config.scoring.precision, config.scoring.half_type, config.scoring.implementation)
     count = len(modalities[0].stages)

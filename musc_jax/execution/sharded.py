@@ -32,6 +32,7 @@ from musc_jax.execution.devices import (
     padded_count,
 )
 from musc_jax.execution.programs import copy_to_host_async
+from musc_jax.execution.ring_of_lists import Block, Meetings, meetings, ring_of_lists, shifted
 from musc_jax.execution.schedule import Counter, Machine, Products, Stage, masks_of
 from musc_jax.kernels.rounding import common_scale, expect_precision
 from musc_jax.mutual import AverageInterval, Finish, Scorers, finish_sample, interval_count
@@ -53,11 +54,7 @@ def _antipodal_pairs(share: int) -> tuple[np.ndarray, np.ndarray]:
     return own, visitor
 
 
-_Block = tuple[jax.Array, jax.Array | None]
-"""A device's tokens (samples, M, C), and which of them may be nearest; None: all."""
-
-
-def _half_ring(block: _Block, devices: int, products: Products) -> jax.Array:
+def _half_ring(block: Block, devices: int, products: Products) -> jax.Array:
     """Squared scores of a device's samples by all samples, (own samples, all samples, M); 0 by themselves.
 
     Runs on every device inside of `shard_map`. `block` is the device's share.
@@ -66,17 +63,13 @@ def _half_ring(block: _Block, devices: int, products: Products) -> jax.Array:
     at = jax.lax.axis_index(AXIS)
     options = {"precision": products.precision, "implementation": products.implementation}
 
-    def shifted(x: Any, by: int) -> Any:
-        send = [(device, (device + by) % devices) for device in range(devices)]
-        return jax.tree.map(lambda part: jax.lax.ppermute(part, AXIS, send), x)
-
-    def of_pairs(visitor: _Block, first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def of_pairs(visitor: Block, first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
         return squared_of_pairs(block[0], visitor[0], first, second, block[1], visitor[1], **options)
 
     dtype = jnp.float32 if block[0].dtype.itemsize == 2 else block[0].dtype
     scores = jax.lax.pcast(jnp.zeros((share, devices, share, tokens), dtype), (AXIS,), to="varying")
     # On its way before the own samples are compared: the transfer hides behind the products.
-    visitor = shifted(block, 1) if devices > 1 else block
+    visitor = shifted(block, 1, devices) if devices > 1 else block
     if share > 1:
         first, second = (jnp.asarray(x, jnp.int32) for x in np.triu_indices(share, k=1))
         to_second, to_first = of_pairs(block, first, second)
@@ -84,10 +77,10 @@ def _half_ring(block: _Block, devices: int, products: Products) -> jax.Array:
     every, other = (jnp.asarray(x, jnp.int32) for x in np.divmod(np.arange(share * share), share))
     for step in range(1, (devices - 1) // 2 + 1):
         home = (at - step) % devices
-        current, visitor = visitor, shifted(visitor, 1) if step < devices // 2 else visitor
+        current, visitor = visitor, shifted(visitor, 1, devices) if step < devices // 2 else visitor
         own, theirs = of_pairs(current, every, other)
         scores = scores.at[:, home].set(own.reshape(share, share, tokens))
-        theirs = shifted(theirs.reshape(share, share, tokens).swapaxes(0, 1), -step)
+        theirs = shifted(theirs.reshape(share, share, tokens).swapaxes(0, 1), -step, devices)
         scores = scores.at[:, (at + step) % devices].set(theirs)
     if devices % 2 == 0:
         # Opposite devices hold each other's samples: each computes half of the pairs.
@@ -97,7 +90,7 @@ def _half_ring(block: _Block, devices: int, products: Products) -> jax.Array:
         i, j = own_table[side], visitor_table[side]
         own, theirs = of_pairs(visitor, i, j)
         scores = scores.at[i, opposite, j].set(own)
-        theirs = shifted(theirs, devices // 2)
+        theirs = shifted(theirs, devices // 2, devices)
         scores = scores.at[visitor_table[1 - side], opposite, own_table[1 - side]].set(theirs)
     return scores.reshape(share, devices * share, tokens)
 
@@ -126,7 +119,7 @@ class _Drawn(NamedTuple):
 
     @classmethod
     def of(cls, references: References) -> "_Drawn":
-        samples = None if references.everyone else tuple(references.samples.tolist())
+        samples = None if references.everyone or references.listed else tuple(references.samples.tolist())
         return cls(samples, references.num_units, len(references.columns))
 
 
@@ -136,6 +129,7 @@ def _score_over_mesh(
     extra: tuple,
     query_mask: tuple[jax.Array | None, ...],
     reference_mask: tuple[jax.Array | None, ...],
+    meets: Meetings | None = None,
     *,
     drawn: _Drawn,
     finish: Finish,
@@ -144,7 +138,8 @@ def _score_over_mesh(
 ) -> tuple[jax.Array, ...]:
     """`musc_jax.mutual.score_samples` over a mesh: each sample's scores are finished where the sample lies.
 
-    Features may have padding behind the samples that are meant; what comes back has it, too.
+    Features may have padding behind the samples that are meant; what comes back has it, too. With `meets` no other
+    pairs of samples meet.
     """
     columns, units = scorers
     chosen, count = drawn.samples, drawn.num_scored
@@ -153,7 +148,9 @@ def _score_over_mesh(
         index_of_others = np.array(chosen, np.int32)
         others, masks_of_others = jax.tree.map(lambda x: x[index_of_others], (features, reference_mask))
 
-    def one_share(blocks: tuple, per_sample: tuple, valid: tuple, others: tuple, masks: tuple, units: Any) -> tuple:
+    def one_share(
+        blocks: tuple, per_sample: tuple, valid: tuple, meets: Any, others: tuple, masks: tuple, units: Any
+    ) -> tuple:
         share = blocks[0].shape[0]
         index = jax.lax.axis_index(AXIS) * share + jnp.arange(share, dtype=jnp.int32)
         real = (index < count)[:, None]
@@ -185,20 +182,27 @@ def _score_over_mesh(
             scale = jnp.ones((), clean.dtype)
             if products.precision == "fast" and clean.dtype == jnp.float32:
                 clean, scale = _in_half(clean, products.half_type)
-            squared.append(_half_ring((clean, mask), mesh.size, products))
+            if meets is None:
+                squared.append(_half_ring((clean, mask), mesh.size, products))
+            else:
+                wanted = per_sample[0].shape[1]
+                squared.append(ring_of_lists((clean, mask), meets, wanted, mesh.size, products))
             scales.append(scale)
 
         def by_all(sample: tuple) -> tuple[jax.Array, ...]:
             rows, rest = sample
+            if meets is not None:
+                # Of a list nothing but its own scores is there, in its order.
+                rest = (jnp.arange(len(rest[0]), dtype=jnp.int32), *rest[1:])
             return finished([safe_sqrt(r[:count]) * s for r, s in zip(rows, scales, strict=True)], rest)
 
         return jax.lax.map(by_all, (tuple(squared), per_sample))
 
     filled = partial(_filled, mesh=mesh)
     blocks, per_sample, own_masks = jax.tree.map(filled, (features, (columns, query_mask, extra), reference_mask))
-    specs = (BY_SAMPLE, BY_SAMPLE, BY_SAMPLE, EVERYWHERE, EVERYWHERE, EVERYWHERE)
+    specs = (BY_SAMPLE, BY_SAMPLE, BY_SAMPLE, BY_SAMPLE, EVERYWHERE, EVERYWHERE, EVERYWHERE)
     mapped = jax.shard_map(one_share, mesh=mesh, in_specs=specs, out_specs=BY_SAMPLE)
-    return mapped(blocks, per_sample, own_masks, others, masks_of_others, units)
+    return mapped(blocks, per_sample, own_masks, meets, others, masks_of_others, units)
 
 
 def score_stage(
@@ -227,6 +231,7 @@ def score_stage(
     masks = jax.tree.map(spread, tuple(masks_of(reference_mask, len(stages))))
     columns, units = Scorers.of(references)
     scorers = Scorers(spread(columns), None if units is None else everywhere(np.asarray(units), mesh))
+    meets = meetings(references.columns, mesh.size) if references.listed else None
     found = machine.programs.run(
         "mutual scoring",
         _score_stage,
@@ -235,6 +240,7 @@ def score_stage(
         scorers,
         *per_sample,
         masks,
+        None if meets is None else everywhere(meets, mesh),
         drawn=_Drawn.of(references),
         finish=finish,
         mesh=mesh,

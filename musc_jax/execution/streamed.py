@@ -2,7 +2,7 @@
 
 Where the scores of all pairs fit, blocks of samples meet, and each pair is multiplied once. Where not even these fit, a
 panel of samples is scored by all others, in one direction only: that costs twice as much. A fixed number of references
-costs the same for each sample.
+costs the same for each sample; where each has its own, they are read for one sample after the other.
 
 What is dispatched holds memory until it is done. So a product is dispatched when the one before the last is done, and
 a panel when the one before it is finished.
@@ -61,8 +61,14 @@ def score_stage(
     }
     per_sample = (columns, tuple(queries), tuple(extra))
     out = [np.zeros(stage.shape[:2], np.float32) for stage in stages]
-    all_meet = plan.keep_scores and references.everyone
-    panels = stream.blocks(plan, progress) if all_meet else stream.panels(plan, references.samples, progress)
+    if references.listed:
+        per_sample = (references.slots, *per_sample[1:])
+        options["num_scorers"] = references.columns.shape[1]
+        panels = stream.panels(plan, references.columns, progress)
+    elif plan.keep_scores and references.everyone:
+        panels = stream.blocks(plan, progress)
+    else:
+        panels = stream.panels(plan, references.samples, progress)
     for rows, scores in panels:
         # A panel is filled up with the last sample, so that one program serves all.
         index = np.minimum(rows, count - 1)
@@ -114,23 +120,31 @@ class _Stream:
         return self._programs.run("mutual scoring", function, *args, donate=(0,), products=self._products)
 
     def panels(self, plan: Plan, scorers: np.ndarray, progress: Counter | None) -> Iterator[_Panel]:
-        """A few samples by all that score, `chunk` of them at a time."""
-        panel, chunk = min(plan.panel, self._count), min(plan.chunk, len(scorers))
+        """A few samples by all that score, `chunk` of them at a time.
+
+        With lists, `scorers` (N, R), it is one sample by those of its own.
+        """
+        listed = scorers.ndim == 2
+        panel, chunk = 1 if listed else min(plan.panel, self._count), min(plan.chunk, scorers.shape[-1])
         panels = [np.arange(start, start + panel) for start in range(0, self._count, panel)]
-        starts = range(0, len(scorers), chunk)
-        chunks = [scorers[np.minimum(np.arange(s, s + chunk), len(scorers) - 1)] for s in starts]
+        starts = range(0, scorers.shape[-1], chunk)
+
+        def chunks(rows: np.ndarray) -> list[np.ndarray]:
+            own = scorers[rows[0]] if listed else scorers
+            return [own[np.minimum(np.arange(s, s + chunk), len(own) - 1)] for s in starts]
+
         # Where all that score fit at once they stay; that is the case with few references.
-        modalities = range(len(self._stages))
-        resident = list(self._read([(m, chunks[0]) for m in modalities])) if len(chunks) == 1 else []
+        modalities, stay = range(len(self._stages)), len(starts) == 1 and not listed
+        resident = list(self._read([(m, chunks(panels[0])[0]) for m in modalities])) if stay else []
         arriving = self._read(
-            [(m, index) for rows in panels for m in modalities for index in [rows, *([] if resident else chunks)]]
+            [(m, index) for rows in panels for m in modalities for index in [rows, *([] if stay else chunks(rows))]]
         )
         products: InFlight[jax.Array] = InFlight(_wait)
         for rows in panels:
             scores = []
             for m in modalities:
                 queries, _ = next(arriving)
-                scored = jnp.zeros((panel, len(chunks) * chunk, queries.shape[1]), jnp.float32)
+                scored = jnp.zeros((panel, len(starts) * chunk, queries.shape[1]), jnp.float32)
                 for start in starts:
                     others = resident[m] if resident else next(arriving)
                     at = np.int32(0), np.int32(start)

@@ -200,6 +200,7 @@ TABLE = {
     "interval=0.5": ((), {"config.scoring.interval": 0.5}),
     "precision=fast": ((), {"config.scoring.precision": "fast"}),
     "references=3": ((), {"config.scoring.references": 3}),
+    "nearest_images=3": ((), {"config.scoring.nearest_images": 3}),
     "implementation=plain": ((), {"config.implementation": "plain"}),
     "windows=2,3": ((), {"config.rescoring.windows": (2, 3)}),
     "k_iter=5": ((), {"config.grouping.k_iter": 5}),

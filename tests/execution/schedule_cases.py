@@ -18,6 +18,12 @@ def scene(seed=0):
     return stages, rng.integers(0, 12, (COUNT, SIZES["points"][0])).astype(np.int32)
 
 
+def make_lists(references, count=COUNT, seed=3):
+    """(N, R) other samples, in no order."""
+    rng = np.random.default_rng(seed)
+    return np.stack([rng.permutation([j for j in range(count) if j != i])[:references] for i in range(count)])
+
+
 def make_masks(seed=1):
     """(query masks, reference masks) of each modality; some tokens do one of both, some neither."""
     rng = np.random.default_rng(seed)

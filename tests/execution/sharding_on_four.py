@@ -108,6 +108,8 @@ def test_every_sample_is_extracted_where_it_is_scored(rng):
         ({"modality": "points"}, 1),
         ({"modality": "rgb+points"}, 2),
         ({"modality": "rgb+points", "scoring": ScoringConfig(references=2, seed=1)}, 1),
+        ({"modality": "rgb+points", "scoring": ScoringConfig(nearest_images=2)}, 1),
+        ({"modality": "points", "scoring": ScoringConfig(nearest_images=1)}, 2),
         ({"variant": "v1", "modality": "rgb"}, 2),
     ],
 )

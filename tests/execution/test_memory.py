@@ -19,12 +19,12 @@ from musc_jax.pairs import block_scores, panel_scores
 
 @given(
     st.integers(2, 300), st.integers(1, 900), st.integers(1, 768), st.integers(1, 4), st.floats(1e6, 1e10),
-    st.none() | st.integers(1, 40),
+    st.none() | st.integers(1, 40), st.booleans(),
 )  # fmt: skip
-def test_a_plan_keeps_to_its_budget_or_says_so(count, tokens, channels, stages, budget, references):
+def test_a_plan_keeps_to_its_budget_or_says_so(count, tokens, channels, stages, budget, references, listed):
     modalities = [Tokens(tokens, channels, stages)]
     try:
-        plan = plan_memory(count, modalities, size=32, budget=int(budget), references=references)
+        plan = plan_memory(count, modalities, size=32, budget=int(budget), references=references, listed=listed)
     except BudgetError:
         return
     assert plan.bytes <= plan.budget
@@ -61,6 +61,20 @@ def test_what_a_refusal_asks_for_is_enough(count, size):
 def test_a_refusal_names_what_else_would_help():
     with pytest.raises(BudgetError, match=r", or take fewer samples, a smaller image size, or --references$"):
         plan_memory(20_000, [Tokens(16, 32, 3)], size=224, budget=2 * 10**8)
+
+
+def test_lists_take_the_room_of_their_own_scores():
+    """25 of 2000: a stage at once where all pairs would go a few samples at a time; with little, one by one."""
+    modalities = [Tokens(196, 256, 3)]
+    rows = [(3.2e9, None), (3.2e9, 25), (1.4e9, 25), (1e9, 25)]
+    plans = [
+        plan_memory(2000, modalities, size=32, budget=int(budget), references=wanted, listed=wanted is not None)
+        for budget, wanted in rows
+    ]
+    assert [(plan.on_disk, plan.whole_stages) for plan in plans] == [
+        (True, False), (False, True), (True, True), (True, False),
+    ]  # fmt: skip
+    assert (plans[3].panel, plans[3].chunk) == (1, 16)
 
 
 def test_arrays_come_back_from_disk(tmp_path, rng):

@@ -1,10 +1,12 @@
 """Every schedule against the definition: all and few references, groups, masks, one and two modalities."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from schedule_cases import COUNT, GROUPS, by_definition, make_masks, scene, spoilt
+from schedule_cases import COUNT, GROUPS, by_definition, make_lists, make_masks, scene, spoilt
 
 from musc_jax.crossmodal import EnhanceAndAverage
 from musc_jax.execution import dense, sharded, streamed
@@ -12,9 +14,10 @@ from musc_jax.execution.devices import make_mesh, to_global
 from musc_jax.execution.feature_store import FeatureStore
 from musc_jax.execution.memory import Plan
 from musc_jax.execution.programs import Programs
+from musc_jax.execution.ring_of_lists import meetings
 from musc_jax.execution.schedule import Machine, Products
 from musc_jax.mutual import AverageInterval, score_samples
-from musc_jax.references import draw_references
+from musc_jax.references import draw_references, listed_references
 
 INTERVAL = 0.4
 REFERENCES = {
@@ -22,6 +25,9 @@ REFERENCES = {
     "drawn": draw_references(COUNT, 3, seed=2),
     "groups": draw_references(COUNT, groups=GROUPS),
     "drawn groups": draw_references(COUNT, 3, seed=2, groups=GROUPS),
+    # From half of all on, the ring of devices meets everybody.
+    "lists": listed_references(make_lists(3)),
+    "long lists": listed_references(make_lists(5)),
 }
 PLANS = {
     "panels": Plan(True, False, 4, 5, 0, 0, 0),
@@ -58,9 +64,17 @@ NAMES = ["statement", "dense", "sharded", *PLANS]
 CASES = [
     (name, references, masked)
     for name in NAMES
-    for references, masked in (("all", False), ("groups", True), ("drawn", True), ("drawn groups", False))
+    for references, masked in (
+        ("all", False),
+        ("groups", True),
+        ("drawn", True),
+        ("drawn groups", False),
+        ("lists", True),
+        ("long lists", False),
+    )
     # Panels of one sample differ from panels of four in nothing but their size, and blocks need all samples.
-    if (name != "one by one" or references == "drawn groups") and (name != "blocks" or "drawn" not in references)
+    if (name != "one by one" or references in ("drawn groups", "lists"))
+    and (name != "blocks" or references in ("all", "groups"))
 ]
 
 
@@ -104,6 +118,41 @@ def test_products_reach_every_schedule(name, programs, tmp_path):
         name, stages[:1], finish, references, programs, tmp_path, products=Products(implementation="plain")
     )
     np.testing.assert_allclose(plain, want, atol=2e-6)
+
+
+def test_no_other_pairs_meet_than_those_of_lists(monkeypatch, programs, tmp_path):
+    """One call for each product: 27 of the 36 pairs at the most, where each of 9 has a list of 3."""
+    monkeypatch.setattr(dense, "_WORK_AT_ONCE", 1)
+    (stages, _), lists = scene(), REFERENCES["lists"]
+    wanted = {tuple(sorted((i, int(j)))) for i, own in enumerate(lists.columns) for j in own}
+    seen, read = [], []
+    finish, machine = AverageInterval(INTERVAL), Machine(programs)
+    score = functools.partial(dense.score_stage, [jnp.asarray(stages[0])], finish, lists, machine)
+    score(progress=lambda *call: seen.append(call))
+    assert seen[-1] == (len(wanted), len(wanted))
+    assert len(wanted) < 27
+    writer = FeatureStore(tmp_path).writer("0", with_mean=True)
+    writer.append(stages[0])
+    stored = writer.finish()
+    rows = stored.rows
+    monkeypatch.setattr(stored, "rows", lambda index: (read.append(len(index)), rows(index))[1])
+    streamed.score_stage([stored], finish, lists, Machine(programs, PLANS["panels"]))
+    assert sum(read) == COUNT + COUNT * 3
+    for devices in (1, 2, 4):
+        found = meetings(lists.columns, devices)
+        assert found.numbers.sum() == COUNT * 3
+        assert meetings(REFERENCES["long lists"].columns, devices) is None
+
+
+def test_all_the_others_in_a_list_run_the_programs_of_no_list():
+    """Off is off: not a program more, nor another one, in any schedule."""
+    (stages, _), compiled = scene(), []
+    for references in (draw_references(COUNT), listed_references(make_lists(COUNT - 1))):
+        own = Programs()
+        for schedule in (dense, sharded, streamed):
+            schedule.score_stage([jnp.asarray(stages[0])], AverageInterval(INTERVAL), references, Machine(own))
+        compiled.append({program.as_text() for program in own._compiled.values()})
+    assert compiled[0] == compiled[1]
 
 
 @pytest.mark.parametrize("schedule", [dense, sharded, streamed])

@@ -17,6 +17,7 @@ NEEDED = {
     "ranks of scores": 2e-6,
     "highest token": 1e-5,
     "similarities": 1e-5,
+    "nearest samples": 1e-5,
 }
 _open: list[dict] = []
 

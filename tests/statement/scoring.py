@@ -14,6 +14,20 @@ def columns(count, references, seed):
     return [sorted([j for j in drawn if j != i][:references]) for i in range(count)]
 
 
+def most_similar(stages, wanted):
+    """For each sample, those whose mean tokens of all stages are nearest, each stage brought to the same spread."""
+    parts = []
+    for stage in stages:
+        mean = np.asarray(stage, np.float64).mean(1)
+        mean = mean - mean.mean(0)
+        parts.append(mean / np.sqrt((mean**2).sum(1).mean()))
+    summary = np.concatenate(parts, axis=1)
+    apart = ((summary[:, None] - summary[None]) ** 2).sum(-1)
+    np.fill_diagonal(apart, np.inf)
+    note_split("nearest samples", apart[:, : len(apart)], wanted)
+    return [sorted(np.argsort(row, kind="stable")[:wanted].tolist()) for row in apart]
+
+
 def pair_scores(features, scorers, precision):
     """a[i] (M, R): distance of each token of sample i to the nearest token of each sample that scores it."""
     features = np.asarray(features)

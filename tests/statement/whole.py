@@ -28,6 +28,7 @@ class Options:
     precision: str = "full"
     references: int | None = None
     seed: int = 0
+    nearest_images: int | None = None
     windows: tuple = (1, 7)
     expansion: bool = True
     weighting: bool = True
@@ -123,6 +124,8 @@ def _patch_scores(modalities, patches, o):
     """For each modality (N, M): the mean over the stages of the interval averages."""
     count = len(modalities[0][0])
     scorers = scoring.columns(count, o.references, o.seed)
+    if o.nearest_images is not None:
+        scorers = scoring.most_similar([stage for stages in modalities for stage in stages], o.nearest_images)
     by_stage = []
     for stage in zip(*modalities, strict=True):
         by_others = [scoring.pair_scores(features, scorers, o.precision) for features in stage]
