@@ -76,6 +76,10 @@ def assemble(
         notes.extend(_shared(remarks, accounts[category]))
         if skip_bad and len(sound) >= 2:
             notes.extend(f"skipped {category} {fault.line}" for fault in bad)
+            if names := skipped[category]:
+                some = ", ".join(names[:_NAMED]) + ", ..." * (len(names) > _NAMED)
+                line = f"left out: {len(names)} of {len(found)} samples, whose files are counted all the same ({some})"
+                accounts[category].add("left_out", list(names), line)
             continue
         report.extend(bad)
         if len(sound if skip_bad else found) < 2:

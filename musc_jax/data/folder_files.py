@@ -4,6 +4,7 @@ Links to folders are followed, each folder once. Nothing is looked into.
 """
 
 import os
+import re
 import stat
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -20,9 +21,15 @@ _SYSTEM = frozenset({
     "icon\r",
 })  # fmt: skip
 _PARTNERS = frozenset({
-    "mask", "masks", "depth", "depths", "gt", "gts", "ground_truth", "ground_truths", "groundtruth", "groundtruths",
-    "label", "labels", "annotation", "annotations", "segmentation", "segmentations",
+    "mask", "masks", "depth", "depths", "gt", "gts", "groundtruth", "groundtruths", "label", "labels", "annotation",
+    "annotations", "segmentation", "segmentations", "seg", "segs", "segm",
 })  # fmt: skip
+# What stands beside such a word in the names of these folders, as in SegmentationClass, depth_png or binary_masks.
+_FORMS = frozenset({
+    "png", "tif", "tiff", "npy", "img", "imgs", "image", "images", "map", "maps", "file", "files", "pixel", "binary",
+    "raw", "aligned", "registered", "class", "object", "instance", "semantic", "defect", "defects", "anomaly",
+})  # fmt: skip
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+")
 _EXAMPLES = 3
 
 HIDDEN = "hidden"
@@ -82,7 +89,10 @@ class PassedOver:
 
 def is_partners_folder(name: str) -> bool:
     """Whether a folder within one of samples is called as if it held what belongs to them: masks, depth, labels."""
-    return name.casefold().replace("-", "_").replace(" ", "_") in _PARTNERS
+    plain = re.sub(r"[\W_]", "", name).casefold()
+    # "ground truth" is one word, and so are the parts of SegmentationClass.
+    words = {word.casefold() for word in _WORDS.findall(re.sub(r"(?i)ground[\W_]*truth", "groundtruth", name))}
+    return plain in _PARTNERS or (bool(words & _PARTNERS) and words <= _PARTNERS | _FORMS)
 
 
 def identity(path: Path) -> tuple[int, int] | None:

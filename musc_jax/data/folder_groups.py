@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from musc_jax.data.folder_files import PassedOver, collect, identity
+from musc_jax.data.folder_hints import listed
 from musc_jax.data.folder_layout import FolderLayout
 from musc_jax.data.formats import own_pictures as image_files
 from musc_jax.data.formats import points as point_files
 from musc_jax.data.pairing import Place, core, pair
 from musc_jax.data.trees import is_folder
+from musc_jax.data.twins import are_different, may_be_depth
 
 BESIDE = "masks or depth beside their pictures"
 LEFT_OUT = "point data, which --modality=rgb leaves out"
@@ -35,6 +37,8 @@ class Group:
     clouds: dict[str, Path] = field(default_factory=dict)
     beside: list[Path] = field(default_factory=list)
     """Pictures that are called as if they were another one's mask or depth."""
+    twins: list[Path] = field(default_factory=list)
+    """Pictures that are called as another one but for the suffix, and show something else."""
 
 
 Samples = Sequence[tuple[Group, str]]
@@ -127,17 +131,16 @@ def collect_group(search: Search, group: Group) -> None:
     # The plain formats first, so that of 1.png and 1.tiff the former is the picture, the latter its points.
     for path in sorted(files, key=lambda path: path.suffix.lower() in (".tif", ".tiff")):
         stem, kind = stem_of(group, path), path.suffix.lower()
-        is_points = kind in clouds
-        if kind in search.layout.picture_extensions and not (stem in group.pictures and is_points):
-            if _add(search.report, group.pictures, stem, path):
-                pictures.append(path)
-        elif is_points:
+        if kind in clouds and (kind not in search.layout.picture_extensions or _is_depth_of(search, group, stem, path)):
             _add(search.report, group.clouds, stem, path)
+        elif kind in search.layout.picture_extensions and _add_picture(search, group, stem, path):
+            pictures.append(path)
+    keys = {path: key for key, path in group.pictures.items()}
     cores = {(path.parent, core(path.stem, "picture") or path.stem.casefold()): path for path in pictures}
     for path in pictures:
         of = cores.get((path.parent, core(path.stem, "beside") or ""))
         if of is not None and of is not path:
-            group.beside.append(group.pictures.pop(stem_of(group, path)))
+            group.beside.append(group.pictures.pop(keys[path]))
     if search.modality == "points" and group.points is not None and not group.pictures:
         _take_scans_alone(search, group, group.points)
     elif search.modality == "points" and group.points is None:
@@ -157,9 +160,26 @@ def _take_scans_alone(search: Search, group: Group, points: Path) -> None:
         _add(search.report, group.clouds, stem_of(group, path), path)
 
 
+def _is_depth_of(search: Search, group: Group, stem: str, path: Path) -> bool:
+    """Whether a TIFF that is called as a picture is its points, not another picture."""
+    return stem in group.pictures and (search.wants_points or may_be_depth(path))
+
+
+def _add_picture(search: Search, group: Group, stem: str, path: Path) -> bool:
+    """Adds a picture, also one that is called as another but for the suffix, if it shows something else."""
+    known = group.pictures.get(stem)
+    if known is not None and are_different(known, path):
+        group.twins.append(path)
+        stem += path.suffix
+    return _add(search.report, group.pictures, stem, path)
+
+
 def _add(report: Callable[[str], None], known: dict[str, Path], stem: str, path: Path) -> bool:
     if stem in known:
-        report(f"{path}: has the same stem as {known[stem].name}; keep one of them")
+        report(
+            f"{path}: has the same stem as {known[stem].name} and may be the same once more; keep one of them, or give "
+            "one another name"
+        )
         return False
     known[stem] = path
     return True
@@ -178,6 +198,12 @@ def find_masks(search: Search, samples: Samples) -> Partners:
                 search.passed.add(OF_GOOD, path)
                 continue
             search.passed.add(ALONE, path)
+            if search.layout.unmasked == "good" and any(group.label is None for group, _ in samples):
+                search.report(
+                    f"{path}: is a mask without a sample, and its own may count as good (--unmasked=good); call it as "
+                    "its sample, or move it away"
+                )
+                continue
             search.warnings.append(f"{path}: is a mask without a sample; not used")
         partners.alone.clear()
     for line in partners.faults:
@@ -227,8 +253,3 @@ def point_extensions(group: Group) -> frozenset[str]:
 def stem_of(group: Group, path: Path) -> str:
     """A file's path in its group's folder, without the suffix."""
     return path.relative_to(group.images).with_suffix("").as_posix()
-
-
-def listed(extensions: Iterable[str]) -> str:
-    """Suffixes for a message."""
-    return ", ".join(sorted(extensions))

@@ -13,12 +13,16 @@ _WORDS = {
     "points": r"depth|xyz|points?|pcd|ply|cloud|pointcloud|disparity|height|range|z",
     "picture": r"rgb|image|img|colou?r|picture|photo|texture",
     # In a folder of pictures, where 1_defect and 1_height may be pictures like any other.
-    "beside": r"masks?|gts?|ground[_\- ]?truth|labels?|segmentation|annotations?|depth|xyz",
+    "beside": r"masks?|gts?|ground[_\- ]?truth|labels?|segm?|segmentation|annotations?|depth|xyz",
 }
+# Ends that need no sign before them, as in 000Mask; of others some are ends of other words.
+_ENDS = {"mask": r"masks?", "points": r"depth", "picture": r"rgb|image", "beside": r"masks?|depth"}
 # A digit parts a word from a number as well as a sign does: depth0001.
 _PATTERNS = {
     role: re.compile(
-        rf"(?:{words})(?:[_\-. ]|(?=\d))(?P<end>.+)|(?P<begin>.+?)(?:[_\-. ]|(?<=\d))(?:{words})", re.DOTALL
+        rf"(?:{words})(?:[_\-. ]|(?=\d))(?P<end>.+)|(?P<begin>.+?)(?:[_\-. ]|(?<=\d))(?:{words})"
+        rf"|(?P<bare>.+)(?:{_ENDS[role]})",
+        re.DOTALL,
     )
     for role, words in _WORDS.items()
 }
@@ -67,7 +71,7 @@ def core(stem: str, role: str) -> str | None:
         role: "mask", "points", "picture", or "beside": what may lie in a folder of pictures and is none.
     """
     found = _PATTERNS[role].fullmatch(_alike(stem))
-    return None if found is None else found["end"] or found["begin"]
+    return None if found is None else found["end"] or found["begin"] or found["bare"]
 
 
 def pair(samples: Sequence[Place], partners: Sequence[Place], *, role: str, what: str) -> Pairs:

@@ -65,7 +65,7 @@ def decide_picture_rules(
     Args:
         samples: all of its samples. Files that cannot be read are passed over: the samples' own checks report them.
         layout: what the user says.
-        account: gets the topics `bits`, `alpha`, `orientation`, `fit`, `large` and `masks`.
+        account: gets the topics `bits`, `alpha`, `orientation`, `fit`, `large`, `profiles` and `masks`.
         workers: threads that look into files.
         progress: told how many samples were looked at.
     """
@@ -80,6 +80,7 @@ def decide_picture_rules(
     _account_for_transparency(seen, layout, account)
     _account_for_orientation(seen, stored_masks, account)
     _account_for_shapes(headers, layout, account)
+    _account_for_profiles(headers, account)
     return PictureRules(
         bits=_decide_bits(seen, layout, account),
         bits_asked=layout.bits is not None,
@@ -194,6 +195,20 @@ def _account_for_shapes(headers: Sequence[Header], layout: FolderLayout, account
     if large:
         line = f"large: {len(large)} of {len(headers)} pictures have over {layout.max_pixels} pixels (--max_pixels)"
         account.add("large", {"files": len(large)}, f"{line} and are read at reduced size")
+
+
+def _account_for_profiles(headers: Sequence[Header], account: Account) -> None:
+    """Colour profiles that not all pictures share: equal colours have other numbers there, which shows in scores."""
+    counts = Counter(header.profile for header in headers)
+    if len(counts) > 1:
+        usual, _ = counts.most_common(1)[0]
+        others = len(headers) - counts[usual]
+        line = f"profiles: {others} of {len(headers)} pictures have another colour profile than the others"
+        account.add(
+            "profiles",
+            {profile or "sRGB or none": count for profile, count in counts.items()},
+            f"{line}, and none is applied",
+        )
 
 
 def _account_for_odd_shapes(seen: Sequence[Seen], account: Account) -> None:

@@ -30,6 +30,8 @@ def paired(samples, partners, role="mask"):
         ("0.jpg", "0_mask.png", "mask"),
         ("0.jpg", "mask_0.png", "mask"),
         ("0.jpg", "0-GT.png", "mask"),
+        ("part7.jpg", "part7Mask.png", "mask"),
+        ("aRGB.png", "aDepth.png", "points"),
         ("0.jpg", "0.jpg.png", "mask"),
         ("0.jpg", "0_ground_truth.png", "mask"),
         ("0_rgb.png", "0_depth.tiff", "points"),
@@ -94,6 +96,7 @@ def test_two_files_for_one_sample_are_refused():
 
 
 def test_words_that_say_what_a_file_is():
+    assert [core(stem, "beside") for stem in ("aMask", "a_seg", "length", "a_label")] == ["a", "a", None, "a"]
     assert [core(stem, "beside") for stem in ("1_mask", "depth-1", "mask", "1_defect", "mask1", "1mask")] == [
         "1",
         "1",

@@ -12,19 +12,21 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePath
 
+from musc_jax.data import folder_hints
 from musc_jax.data.account import Account
 from musc_jax.data.dataset import Candidate
 from musc_jax.data.folder_files import PassedOver, counted, identity
 from musc_jax.data.folder_groups import (
+    ALONE,
     BESIDE,
     Group,
     Search,
     collect_group,
     find_masks,
     find_points,
-    listed,
     point_extensions,
 )
+from musc_jax.data.folder_hints import listed, some
 from musc_jax.data.folder_layout import FolderLayout
 from musc_jax.data.folder_sample import FolderSample
 from musc_jax.data.formats import points as point_files
@@ -34,13 +36,9 @@ from musc_jax.data.sample_names import group_prefixes, safe_name, safe_names
 from musc_jax.data.scan_rules import decide_scan_rules
 from musc_jax.data.spec import DatasetSpec
 from musc_jax.data.trees import Found, Request, add_candidates, entries, is_folder, natural_order, subfolders
-from musc_jax.storage.paths import below
+from musc_jax.storage.paths import below, readable
 
-# Subfolders that are called so are no folders of one and the same kind of samples.
-_LABELS = frozenset({
-    "good", "ok", "normal", "nominal", "bad", "ko", "ng", "nok", "not_ok", "defect", "defects", "defective", "anomaly",
-    "anomalies", "anomalous", "abnormal", "faulty", "train", "test", "val", "validation",
-})  # fmt: skip
+_HINTED = 10
 UNNAMED = "in no folder that a flag names"
 
 
@@ -105,7 +103,7 @@ class _Finder:
         self.folder, self.layout, self.modality = folder, layout, modality
         self.report: Callable[[str], None] = partial(found.fault, category)
         self.account = found.accounts.setdefault(category, Account())
-        self.passed = PassedOver(folder)
+        self.passed, self.missing_masks = PassedOver(folder), 0
         self.apart = [*apart, *(folder / name for name in layout.folders)]
         self.search = Search(folder, layout, modality, self.apart, self.report, found.warnings, self.passed)
 
@@ -119,6 +117,8 @@ class _Finder:
         if not all(filled) or not own or self._named_twice(groups) or not self._expect_one_product(groups):
             return []
         masks, points = find_masks(self.search, own), find_points(self.search, own)
+        if masks.faults and self._has_folders_of_masks(own):
+            return []
         names = safe_names([f"{group.prefix}{'_' if group.prefix else ''}{stem}" for group, stem in own])
         samples, unmasked = [], 0
         for i, (group, stem) in enumerate(own):
@@ -129,9 +129,7 @@ class _Finder:
                 if group.label is None and self.layout.unmasked == "good":
                     label, unmasked = 0, unmasked + 1
                 else:
-                    good = ", or pass --unmasked=good if that says that it is good" if group.label is None else ""
-                    wanted = f"{_expected(group.masks, group, stem)}.png"
-                    missing.append(f"{wanted}: is missing, the mask of {image or scan}; add it{good}")
+                    missing.append(self._missing_mask(group, stem, image or scan))
             if self.search.wants_points and scan is None and i not in points.undecided:
                 known = listed(point_extensions(group))
                 place = _expected(group.points, group, stem) if group.points else group.images / stem
@@ -151,6 +149,28 @@ class _Finder:
             self.account.add("unmasked", {"samples": unmasked}, line)
         self._tell(groups, samples)
         return samples
+
+    def _missing_mask(self, group: Group, stem: str, sample: Path | None) -> str:
+        """The line on a sample without a mask."""
+        masks = group.masks or group.images
+        wanted = _expected(masks, group, stem)
+        # Each looks through the folder, and the first ones tell what is the matter with all.
+        self.missing_masks += 1
+        near = self.missing_masks <= _HINTED
+        hint = folder_hints.of_a_mask(wanted, self.passed.paths.get(ALONE, ())) if near else ""
+        beside = "_mask" if identity(masks) == identity(group.images) else ""
+        good = ", or pass --unmasked=good if that says that it is good" if group.label is None else ""
+        return f"{wanted}{beside}.png: is missing, the mask of {sample}; add it{good}{hint}"
+
+    def _has_folders_of_masks(self, samples: Sequence[tuple[Group, str]]) -> bool:
+        """Whether folders of masks have one for each sample; says so, instead of what follows from it."""
+        roots = dict.fromkeys(group.masks for group, _ in samples if group.masks is not None)
+        lines = [
+            folder_hints.of_folders(root, [stem for group, stem in samples if group.masks == root]) for root in roots
+        ]
+        for line in filter(None, lines):
+            self.report(line)
+        return any(lines)
 
     # ---- What the flags say
 
@@ -174,7 +194,7 @@ class _Finder:
                     groups.append(Group(label, folder / name, masks, points, next(prefixes), telling))
         lacking = [p for group in groups for p in (group.images, group.masks, group.points) if p and not is_folder(p)]
         for path in dict.fromkeys(lacking):
-            self.report(f"{path}: is not a folder; {_folders_of(folder)}")
+            self.report(f"{path}: is not a folder; {folder_hints.folders_of(folder)}")
         # One line for a folder of masks that is not there, not one for each mask that would be in it.
         return [] if lacking or self._named_twice(groups) else groups
 
@@ -198,9 +218,11 @@ class _Finder:
             self.report(f"{group.images}: {self._nothing(group)}")
             return False
         if self.search.wants_points and group.points is None and not group.clouds:
+            names = some([path.name for path in group.beside])
+            here = f" (--depth_dir=. where pictures are here, too, as {names})" if names else ""
             self.report(
                 f"{group.images}: has no point data beside its pictures ({listed(point_extensions(group))}); "
-                "name their folder by --depth_dir, or score pictures alone by --modality=rgb"
+                f"name their folder by --depth_dir{here}, or score pictures alone by --modality=rgb"
             )
             return False
         return True
@@ -215,17 +237,20 @@ class _Finder:
         if not nested:
             return True
         inner = list(dict.fromkeys(stem.split("/")[0] for stem in nested))
-        like = sorted({part for stem in nested for part in stem.split("/")[:-1] if part.casefold() in _LABELS})
+        like = folder_hints.like_labels(nested)
         if self.layout.unlabelled:
             like = []
         if like and len(nested) == len(stems):
-            self.report(f"{group.images}: {self._nothing(group)}")
+            self.report(
+                f"{group.images}: has pictures only in folders, of which some are called like labels ({some(like)}); "
+                "say which are which by --normal_dir and --abnormal_dir, or pass --unlabelled if all are one product"
+            )
             return False
-        line = f"{len(nested)} of {len(stems)} samples lie in folders ({_some(inner)}) and are scored with the others"
+        line = f"{len(nested)} of {len(stems)} samples lie in folders ({some(inner)}) and are scored with the others"
         if like:
-            line += f"; {_some(like)} may say what is good: then name them by --normal_dir and --abnormal_dir"
+            line += f"; {some(like)} may say what is good: then name them by --normal_dir and --abnormal_dir"
         elif len(nested) == len(stems):
-            line += f", as one product; --categories={_some(inner, ',')} scores each folder by itself"
+            line += f", as one product; --categories={some(inner, ',')} scores each folder by itself"
         self.account.add("nested", {"samples": len(nested), "folders": inner}, line)
         return True
 
@@ -238,11 +263,18 @@ class _Finder:
             "masks": sum(sample.mask is not None for sample in samples),
             "scans": sum(sample.points is not None for sample in samples),
         }
-        masks = {sample.mask for sample in samples}
+        partners = {path for sample in samples for path in (sample.mask, sample.points)}
         for group in groups:
             for path in group.beside:
-                if path not in masks:
+                if path not in partners:
                     self.passed.add(BESIDE, path)
+        twins = [path for group in groups for path in group.twins]
+        if twins:
+            line = (
+                f"names: {len(twins)} pictures are called as another one but for the suffix and show something else, "
+                f"so that each is a sample: {some([path.name for path in twins])}"
+            )
+            self.account.add("twins", [readable(path) for path in twins], line)
         self._pass_over_unnamed(groups)
         over = self.passed.line()
         line = f"files: {counted(used)}" + (f"; passed over: {over}" if over else "")
@@ -268,17 +300,16 @@ class _Finder:
 
     def _nothing(self, group: Group) -> str:
         """What to say of a folder without samples."""
-        if self.modality == "points":
-            foreign = point_files.foreign_points(group.images)
-            text = f"has no point data ({listed(point_files.EXTENSIONS)}){foreign}"
-        else:
-            text = f"has no pictures ({listed(self.layout.picture_extensions)})"
-            if group.clouds and group.points is None:
-                return f"{text}, but point data; score that by --modality=points"
+        beside = bool(group.clouds) and group.points is None
+        text, is_clear = folder_hints.of_no_samples(group.images, self.layout, self.modality, beside=beside)
+        if is_clear:
+            return text
+        over = self.passed.line()
+        text += f"; passed over: {over}" if over else ""
         if group.label is not None:
             return f"{text}; add them, or name another folder"
         choose = ": say which are which by --normal_dir and --abnormal_dir" if subfolders(group.images) else ""
-        return f"{text}; {_folders_of(group.images)}{choose}"
+        return f"{text}; {folder_hints.folders_of(group.images)}{choose}"
 
 
 def _partner(folder: Path, names: tuple[str, ...], position: int) -> Path | None:
@@ -296,18 +327,6 @@ def _expected(root: Path, group: Group, stem: str) -> Path:
 
 def _ordered(stems: Iterable[str]) -> list[str]:
     return sorted(stems, key=natural_order)
-
-
-def _folders_of(folder: Path) -> str:
-    try:
-        names = [path.name for path in subfolders(folder)]
-    except DataError as error:
-        return str(error)
-    return f"there are {', '.join(names)}" if names else "there are no folders in it"
-
-
-def _some(names: Sequence[str], separator: str = ", ") -> str:
-    return separator.join(names[:5]) + (f"{separator}..." if len(names) > 5 else "")
 
 
 DATASET = DatasetSpec(name="folder", find=find_folder, user_layout=True, rank=100)

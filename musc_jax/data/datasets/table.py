@@ -93,7 +93,7 @@ def _rows(path: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
     delimiter = next((mark for mark in (",", ";", "\t") if mark in first), ",")
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        columns = [(name or "").strip() for name in reader.fieldnames or ()]
+        columns = [(name or "").strip().casefold() for name in reader.fieldnames or ()]
         reader.fieldnames = columns
         rows = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
@@ -116,21 +116,29 @@ def _samples(
     path: Path, rows: Sequence[tuple[int, Mapping[str, str]]], modality: str, report: partial
 ) -> list[FolderSample]:
     wants_images, wants_points = modality != "points", modality != "rgb"
-    found: list[tuple[Path | None, Path | None, Path | None, int | None]] = []
-    lines: dict[Path, int] = {}
+    found: list[FolderSample] = []
+    named: list[str] = []
+    lines: dict[str, int] = {}
     for line, row in rows:
+        missing: list[str] = []
 
-        def file(column: str, line: int = line, row: Mapping[str, str] = row) -> Path | None:
-            cell = row.get(column, "").strip()
-            if not cell:
-                return None
-            own = path.parent / cell
-            other = lines.setdefault(own, line)
+        def file(
+            column: str, line: int = line, row: Mapping[str, str] = row, missing: list[str] = missing
+        ) -> tuple[Path | None, Path | None]:
+            """What a cell names, and the file if it is there."""
+            own = _named(path.parent, row.get(column, "").strip())
+            if own is None:
+                return None, None
+            # The same file may be written in many ways.
+            other = lines.setdefault(os.path.realpath(own), line)
             if other != line:
                 report(f"{path}: lines {other} and {line} both name {own}; keep one of them")
-            return own
+            if not os.path.lexists(own):
+                missing.append(f"{own}: is not there, the {column} of line {line}; paths are relative to the table")
+                return own, None
+            return own, own
 
-        image, points, mask = file("image_path"), file("points_path"), file("mask_path")
+        (image, image_file), (points, points_file), (_, mask) = map(file, ("image_path", "points_path", "mask_path"))
         label = row.get("label", "").strip().casefold()
         if label not in LABELS:
             report(f"{path}: line {line}: label: expected good or defective, 0 or 1, or nothing, received {label!r}")
@@ -138,14 +146,24 @@ def _samples(
             report(f"{path}: line {line} names no image_path; add it, or score scans alone by --modality=points")
         if wants_points and points is None:
             report(f"{path}: line {line} names no points_path; add it, or score pictures alone by --modality=rgb")
-        found.append((image, points if wants_points else None, mask, LABELS.get(label)))
-    first = [
-        image or points or path.parent / f"line {line}"
-        for (line, _), (image, points, *_) in zip(rows, found, strict=True)
-    ]
-    begin = Path(os.path.commonpath([own.parent for own in first])) if first else path
-    names = safe_names([own.relative_to(begin).with_suffix("").as_posix() for own in first])
-    return [FolderSample(name, *files) for name, files in zip(names, found, strict=True)]
+        named.append(os.path.normpath(image or points or path.parent / f"line {line}"))
+        points_file = points_file if wants_points else None
+        found.append(FolderSample("", image_file, points_file, mask, LABELS.get(label), tuple(missing)))
+    begin = os.path.commonpath([os.path.dirname(own) for own in named]) if named else "."
+    names = safe_names([Path(os.path.relpath(own, begin)).with_suffix("").as_posix() for own in named])
+    return [replace(sample, name=name) for name, sample in zip(names, found, strict=True)]
+
+
+def _named(folder: Path, cell: str) -> Path | None:
+    """The path that a cell means; None of an empty one."""
+    # No path holds this sign, and systems raise about it instead of not finding it.
+    cell = cell.replace("\0", "\ufffd")
+    if not cell:
+        return None
+    own = folder / cell
+    if "\\" in cell and not os.path.lexists(own):  # a table that was written on Windows
+        own = folder / cell.replace("\\", "/")
+    return own
 
 
 DATASET = DatasetSpec(name="table", find=find_table, user_layout=True, rank=101)

@@ -4,6 +4,7 @@
 states the rules. As in `files`, what is wrong with a file is a `FileFault`.
 """
 
+import hashlib
 import io
 import threading
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ class Header(NamedTuple):
         scaled: whether such values have been scaled up to 16 bits, if they use all of them (PNG's sBIT).
         transparent: whether it has transparency.
         noisy: whether it was packed as JPEG is, with noise around edges.
+        profile: which colour profile it has, as a digest; "": none, or sRGB.
     """
 
     size: tuple[int, int]
@@ -71,6 +73,7 @@ class Header(NamedTuple):
     scaled: bool
     transparent: bool
     noisy: bool
+    profile: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,7 +229,14 @@ def _header(content: Content, picture: Image.Image) -> Header:
         noisy=picture.format in ("JPEG", "MPO", "HEIF", "AVIF")
         or (picture.format == "WEBP" and b"VP8L" not in content.data[:64])
         or "jpeg" in compression,
+        profile=_profile(picture.info.get("icc_profile")),
     )
+
+
+def _profile(data: object) -> str:
+    if not isinstance(data, bytes) or any("sRGB".encode(code) in data for code in ("ascii", "utf-16-be")):
+        return ""
+    return hashlib.sha256(data).hexdigest()[:8] if data else ""
 
 
 def _orientation(content: Content, picture: Image.Image) -> int:

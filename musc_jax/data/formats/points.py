@@ -123,7 +123,7 @@ def _decode(content: Content) -> np.ndarray:
             else:
                 with tifffile.TiffFile(io.BytesIO(content.data)) as tiff:
                     _check_count(content, *tiff.series[0].shape[:2])
-                    array = _without_nodata(tiff, np.asarray(tiff.series[0].asarray()))
+                    array = _without_nodata(tiff, _unpacked(content, tiff))
     except (*DECODE_ERRORS, SystemError) as error:
         if "imagecodecs" in str(error):  # tifffile's extra for rarer ways of packing
             raise FileFault(path, f"is packed in a way that is not read ({brief(error)})", _PLAIN) from None
@@ -133,6 +133,19 @@ def _decode(content: Content) -> np.ndarray:
     if array.ndim == 3 and array.shape[2] == 1:
         return array[..., 0]
     return array[0] if array.ndim == 3 and array.shape[0] == 1 and array.shape[2] > 4 else array
+
+
+def _unpacked(content: Content, tiff: tifffile.TiffFile) -> np.ndarray:
+    """The numbers of a TIFF; tifffile needs an extra for LZW, which OpenCV writes, and Pillow takes some of it."""
+    try:
+        return np.asarray(tiff.series[0].asarray())
+    except (ValueError, KeyError) as error:
+        if "imagecodecs" not in str(error) or len(tiff.series[0].shape) != 2:
+            raise
+        with Image.open(io.BytesIO(content.data), formats=("TIFF",)) as picture:
+            if picture.mode not in ("F", "I;16") or 0x0112 in tiff.pages[0].tags:
+                raise
+            return np.array(picture)
 
 
 def _without_nodata(tiff: tifffile.TiffFile, array: np.ndarray) -> np.ndarray:

@@ -5,8 +5,9 @@ import os
 import numpy as np
 import pytest
 from dataset_trees import SIDE, blob, picture, save
+from PIL import Image
 
-from musc_jax.data import DataError, FolderLayout, open_dataset
+from musc_jax.data import Camera, DataError, FolderLayout, open_dataset
 
 
 def load(root, modality="rgb", *, categories=None, **layout):
@@ -206,6 +207,137 @@ def test_folders_within_those_of_samples(root):
     assert [dataset.load("parts", i, size=8).gt_label for i in range(5)] == [0, 0, 0, 0, 1]
 
 
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [
+        ("SegmentationClass", True),
+        ("mask_images", True),
+        ("depth_png", True),
+        ("binary masks", True),
+        ("GroundTruth", True),
+        ("GT-maps", True),
+        ("Masks2", True),
+        ("seg", True),
+        ("images", False),
+        ("masked", False),
+        ("label printer", False),
+        ("class 1", False),
+        ("depth camera", False),
+    ],
+)
+def test_folders_called_as_those_of_masks_or_depth(root, name, is_one):
+    save(root / "good" / name / "000.png", blob())
+    dataset = load(root / "good")
+    assert len(dataset.names("good")) == (3 if is_one else 4)
+    assert passed_over(dataset) == ({"in folders of masks, depth or labels": 1} if is_one else {})
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("pass", "fail"), ("OK", "NG"), ("gut", "schlecht"), ("iO", "niO"), ("合格", "不良")]
+)
+def test_labels_in_the_names_of_folders(root, first, second):
+    for name in (first, second):
+        save(root / "lots" / "7" / name / "0.png", picture(len(name)))
+    with pytest.raises(
+        DataError, match=r"has pictures only in folders, .* called like labels \(.*; say which"
+    ) as error:
+        load(root / "lots")
+    assert first in str(error.value)
+    assert "pass --unlabelled if all are one product" in str(error.value)
+    assert len(load(root / "lots", unlabelled=True).names("lots")) == 2
+
+
+def test_where_there_are_no_pictures_it_is_said_what_there_is(root):
+    for name in ("0.dcm", "1.dcm", "2"):
+        (root / "other" / name).parent.mkdir(exist_ok=True)
+        (root / "other" / name).write_bytes(b"x")
+    with pytest.raises(DataError, match=r"has no pictures .*; passed over: 3 of other kinds \(.*0\.dcm"):
+        load(root / "other")
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["0.json"], "0.json lies there, but masks are pictures: draw what it holds into one"),
+        (["0_mask.npy"], "0_mask.npy lies there, but masks are pictures"),
+        (["0_1.png", "0_2.png"], "0_1.png, 0_2.png may be parts of it: put them into one picture"),
+        (["0_mask1.png", "0_mask2.png"], "may be parts of it"),
+        (["0/000.png", "1/000.png", "0/001.png"], "has folders called as samples (0, 1); several masks of one picture"),
+        (["00_1.png", "00_2.png"], "0.png: is missing, the mask of"),
+    ],
+)
+def test_what_may_be_meant_where_a_mask_is_missing(root, names, said):
+    """As LabelMe, anomalib and MVTec LOCO have them."""
+    for i in range(2):
+        save(root / "bad" / f"{i}.png", picture(i))
+        save(root / "bad" / f"00{i}.png", picture(5 + i))
+        save(root / "masks" / f"00{i}.png", blob()) if len(names) < 3 else None
+    for name in names:
+        save(root / "masks" / name, blob()) if name.endswith("png") else (root / "masks" / name).write_bytes(b"{}")
+    with pytest.raises(DataError) as error:
+        load(root, normal_dir=("good",), abnormal_dir=("bad",), mask_dir=("masks",))
+    assert said in str(error.value)
+    assert ("may be" in str(error.value)) == ("may be" in said)
+
+
+def test_pictures_of_one_name_that_show_different_things(root):
+    """Two samples; what may be one picture twice is refused, however it is packed, scaled or coloured."""
+    y, x = np.mgrid[:SIDE, :SIDE]
+    first = np.stack([120 + 80 * np.sin(x / 5), 90 + 2 * y, 60 + 3 * x], -1).astype(np.uint8)
+    other = first.copy()
+    other[8:20, 6:28] = (250, 20, 20)
+    save(root / "two" / "0.png", first)
+    save(root / "two" / "0.jpg", other)
+    save(root / "two" / "1.png", first)
+    save(root / "two" / "1.tif", other)
+    save(root / "masks" / "0.jpg.png", blob())
+    dataset = load(root / "two", mask_dir=(str(root / "masks"),), unmasked="good")
+    assert dataset.names("two") == ("0", "0.png", "1", "1.tif")
+    assert [dataset.load("two", i, size=SIDE).gt_label for i in range(4)] == [1, 0, 0, 0]
+    np.testing.assert_array_equal(dataset.load("two", 3, size=SIDE).image, other)
+    (line,) = [line for line in account(dataset).lines if line.startswith("names:")]
+    assert "2 pictures are called as another one but for the suffix" in line
+    assert "0.png, 1.tif" in line
+    grey = np.asarray(Image.fromarray(first).convert("L"))
+    for again in (
+        Image.fromarray(first).resize((2 * SIDE, 2 * SIDE)),
+        Image.fromarray(grey // 2),
+        Image.fromarray(first),
+    ):
+        again.save(root / "two" / "0.jpg", quality=70)
+        with pytest.raises(
+            DataError, match=r"0\.png: has the same stem as 0\.jpg and may be the same once more; keep one"
+        ):
+            load(root / "two")
+    # Grey of 16 bits may be depth, which is left out.
+    (root / "two" / "0.jpg").unlink()
+    Image.fromarray(grey.astype(np.uint16) * 16).save(root / "two" / "1.tif")
+    assert passed_over(load(root / "two")) == {"point data, which --modality=rgb leaves out": 1}
+
+
+def test_samples_that_were_left_out_are_accounted_for(root):
+    (root / "good" / "001.png").write_bytes(b"x")
+    save(root / "good" / "003.png", picture(7))
+    dataset = open_dataset(
+        "folder", data_dir=root / "good", cache_dir=root.parent / "cache", modality="rgb", skip_bad=True
+    )
+    assert account(dataset).lines[-1] == "left out: 1 of 4 samples, whose files are counted all the same (001)"
+    assert account(dataset).facts["left_out"] == ["001"]
+
+
+def test_depth_beside_its_picture_in_one_folder(root):
+    for i in range(2):
+        save(root / "flat" / f"{i}_rgb.png", picture(i))
+        depth = np.full((SIDE, SIDE), 600 + i, np.uint16)
+        Image.fromarray(depth).save(root / "flat" / f"{i}_depth.png")
+    camera = Camera(40.0, 40.0, 16.0, 16.0)
+    with pytest.raises(DataError, match=r"--depth_dir=\. where pictures are here, too, as 0_depth\.png"):
+        load(root / "flat", "rgb+points", camera=camera)
+    dataset = load(root / "flat", "rgb+points", camera=camera, depth_dir=".")
+    assert account(dataset).facts["files"] == {"used": {"pictures": 2, "masks": 0, "scans": 2}, "passed_over": {}}
+    assert [dataset.load("flat", i, size=SIDE).points[0, 0, 2] for i in range(2)] == pytest.approx([0.6, 0.601])
+
+
 def test_masks_beside_their_pictures(root):
     for i in range(2):
         save(root / "bad" / f"{i}.png", picture(i))
@@ -277,6 +409,11 @@ def test_masks_of_defective_samples_only_in_a_flat_folder(root):
     assert [sample.gt_label for sample in samples] == [0, 1, 0]
     assert [bool(sample.gt_mask.any()) for sample in samples] == [False, True, False]
     assert "2 of 3 samples have no mask and count as good (--unmasked=good)" in account(dataset).lines
+    # A mask of another name could make its own sample a good one.
+    save(root / "truth" / "0002.png", blob())
+    with pytest.raises(DataError, match=r"0002\.png: is a mask without a sample, and its own may count as good"):
+        load(root / "good", unmasked="good", **layout)
+    (root / "truth" / "0002.png").unlink()
     # Of a sample that is called defective it says nothing.
     save(root / "bad" / "000.png", picture(9))
     with pytest.raises(DataError, match=r"000\.png: is missing, the mask of .*; add it\n"):

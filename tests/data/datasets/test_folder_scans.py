@@ -9,6 +9,9 @@ from PIL import ExifTags, Image
 
 from musc_jax.data import Camera, DataError, FolderLayout, open_dataset
 from musc_jax.data.account import Account
+from musc_jax.data.formats import files
+from musc_jax.data.formats.files import FileFault
+from musc_jax.data.formats.points import decode_scan
 
 HEIGHT, WIDTH = 48, 64
 CAMERA = Camera(80.0, 90.0, 31.0, 24.0)
@@ -597,6 +600,20 @@ def test_what_comes_behind_x_y_and_z_is_left_out(tmp_path, more, form):
     pictures(tmp_path / "rgb")
     points = load(tmp_path / "scans", beside=tmp_path / "rgb").load("rgb", 0, size=HEIGHT).points
     np.testing.assert_array_equal(points, xyz(0)[:, np.arange(HEIGHT) * WIDTH // HEIGHT])
+
+
+@pytest.mark.parametrize("kind", ["f4", "u2"])
+def test_depth_packed_as_opencv_packs_it(tmp_path, kind):
+    """By LZW, which tifffile leaves to an extra."""
+    path, depth = tmp_path / "0.tiff", (600 * surface(0)).astype(kind)
+    Image.fromarray(depth).save(path, compression="tiff_lzw")
+    scan = decode_scan(files.read(path))
+    assert scan.form == "map"
+    assert scan.values.dtype == kind
+    np.testing.assert_array_equal(scan.values, depth)
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path, compression="tiff_lzw")
+    with pytest.raises(FileFault, match=r"is packed in a way that is not read .*; save it unpacked, or by deflate"):
+        decode_scan(files.read(path))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 from dataset_trees import blob, picture, write_mvtec_ad
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from musc_jax.data import DataError, FolderLayout, open_dataset
 from musc_jax.data.formats import own_pictures, pictures
@@ -337,6 +337,22 @@ def test_pgm_and_ppm_of_16_bits(tmp_path, colors, largest, stated, bits):
     image = dataset.load("parts", 0, size=30).image
     assert int(image.max()) >= 245
     assert len(np.unique(image)) > 120
+
+
+def test_colour_profiles_that_differ_are_said(tmp_path):
+    """They are not applied; one profile of all, or sRGB beside none, makes no difference."""
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    other = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
+
+    def lines(name, *profiles):
+        files = {f"{i}.png": encoded(picture(i), "PNG", icc_profile=profile) for i, profile in enumerate(profiles)}
+        account = opened(write(tmp_path / name, files)).accounts[name]
+        return [line for line in account.lines if line.startswith("profiles:")]
+
+    assert lines("same", other, other) == []
+    assert lines("usual", srgb, None) == []
+    (line,) = lines("mixed", srgb, None, other)
+    assert "1 of 3 pictures have another colour profile than the others, and none is applied" in line
 
 
 # Transparency

@@ -48,6 +48,20 @@ def test_as_spreadsheets_write_it(root, text):
     assert [sample.gt_label for sample in dataset.samples("shift 1", size=8)] == [0, 1]
 
 
+def test_as_windows_writes_it(root):
+    """Of other ways to write a path the names of samples show nothing."""
+    text = "Image_Path,Label\r\nleft\\0.png,0\r\nright\\..\\left\\1.png,1\r\nright\\2.png,1\r\n"
+    dataset = write(root, text)
+    assert dataset.names("shift 1") == ("left_0", "left_1", "right_2")
+    np.testing.assert_array_equal(dataset.load("shift 1", 1, size=SIDE).image, picture(1))
+
+
+def test_what_is_not_there_may_be_left_out(root):
+    dataset = write(root, "image_path\nleft/0.png\nleft/9.png\nleft/1.png\n", skip_bad=True)
+    assert dataset.names("shift 1") == ("0", "1")
+    assert dataset.skipped["shift 1"] == ("9",)
+
+
 def test_points(root):
     text = "image_path,points_path\nleft/0.png,scan0.npy\nleft/1.png,scan1.npy\n"
     dataset = write(root, text, modality="rgb+points")
@@ -71,7 +85,17 @@ def test_points(root):
             "lines 2 and 3 both name",
         ),
         ("image_path,label\nleft/0.png,0\n,1\n", "line 3 names no image_path"),
-        ("image_path\nleft/0.png\nleft/9.png\n", "9.png: is missing"),
+        (
+            "image_path\nleft/0.png\nleft/9.png\n",
+            "9.png: is not there, the image_path of line 3; paths are relative to",
+        ),
+        ("image_path\nleft/0.png\nhttp://a.b/9.png\n", "9.png: is not there, the image_path of line 3"),
+        ("image_path\nleft/0.png\nleft/\x001.png\n", "is not there, the image_path of line 3"),
+        ("image_path\nleft/0.png\nright/../left/0.png\n", "lines 2 and 3 both name"),
+        (
+            "image_path,mask_path\nleft/0.png,marks/odd name.png\nleft/1.png,left/../marks/odd name.png\n",
+            "lines 2 and 3 both name",
+        ),
         ('image_path\n"left/0.png\n', "is no CSV"),
     ],
 )
