@@ -19,6 +19,7 @@ from musc_jax import pipeline
 from musc_jax.config import ConfigError
 from musc_jax.copies import representatives, with_copies
 from musc_jax.data import DataError, Dataset, Sample, SampleError
+from musc_jax.data.health import few_samples as few
 from musc_jax.execution.extraction import Progress
 from musc_jax.execution.feature_store import FeatureStore, StoreError
 from musc_jax.execution.memory import Plan, return_freed_memory
@@ -36,15 +37,6 @@ def _metrics(results: pipeline.Results) -> dict[str, float | None]:
     image = measure.image_metrics(None if None in labels else np.array(labels, np.int64), results.pred_scores)
     pixel = measure.pixel_metrics(np.stack(masks) if len(masks) == len(results.samples) else None, results.anomaly_maps)
     return {f"image_{k}": v for k, v in image.items()} | {f"pixel_{k}": v for k, v in pixel.items()}
-
-
-# What scores of so few samples can mean.
-_MEANING = {
-    2: "each is scored by the other alone, so maps show where they differ, not which is wrong; sample scores say "
-    "nothing",
-    3: "each is scored by the more similar one of the two others, so maps show what no other has; sample scores are "
-    "relative, from 0 for the lowest on",
-}
 
 
 class Scored(NamedTuple):
@@ -106,13 +98,13 @@ def _unusable_store(error: OSError, folder: Path) -> OutputError:
     return OutputError(f"{error.filename or folder}: {error.strerror or error}; pass another --cache_dir")
 
 
-def few_samples(dataset: Dataset, category: str) -> list[str]:
-    """A line, said, about what scores mean where samples are very few; none otherwise."""
+def few_samples(dataset: Dataset, category: str, config: Resolved) -> list[str]:
+    """A line, said, about what scores mean where samples are few; none otherwise."""
     copies = dataset.copies(category) if dataset.copies_count_once else ()
-    count = len(representatives(copies, len(dataset.names(category))))
-    if count not in _MEANING:
+    text = few(len(representatives(copies, len(dataset.names(category)))), config.scoring.interval)
+    if text is None:
         return []
-    line = f"{category}: {count} samples: {_MEANING[count]}"
+    line = f"{category}: {text}"
     say(f"warning: {line}")
     return [line]
 

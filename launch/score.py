@@ -195,7 +195,7 @@ def _write(
     picture = pictures_of(dataset, category, predictions)
     files = ProductFiles(predictions, save, picture)
     tables = {**files.tables(), RUN: json_text(run).encode()}
-    odd = few_samples(dataset, category)
+    odd = few_samples(dataset, category, resolved)
     facts: dict[str, Any] = {
         "digest": "",
         "metrics": {},

@@ -10,6 +10,7 @@ from launch.score_files import Picture
 from launch.summary import versions
 from musc_jax import upsample_grid
 from musc_jax.data import Dataset
+from musc_jax.data.health import Finding
 from musc_jax.predictions import Prediction, Predictions
 from musc_jax.report.page import (
     Page,
@@ -40,6 +41,7 @@ def score_page(
     notes: Sequence[str] = (),
     inputs: Sequence[str] = (),
     warnings: Sequence[str] = (),
+    health: Sequence[Finding] = (),
     skipped: Sequence[tuple[str, str]] = (),
 ) -> str:
     """The page as one HTML document.
@@ -53,6 +55,7 @@ def score_page(
         notes: What stands above everything else.
         inputs: What the files were read as.
         warnings: What is odd about them.
+        health: What is odd about the samples as a batch.
         skipped: Samples that are left out, and why.
     """
     page = Page(
@@ -61,12 +64,19 @@ def score_page(
         decisions=predictions.decisions,
         pixel_threshold=predictions.pixel_threshold,
         settings=settings,
-        health=[PageWarning(line) for line in warnings],
+        health=[*map(_warning, health), *(PageWarning(line) for line in warnings)],
         notes=notes,
         inputs=inputs,
         skipped=skipped,
     )
     return report_html(page)
+
+
+def _warning(finding: Finding) -> PageWarning:
+    """A finding as the page has it: about its sample, or as one line about several."""
+    if len(finding.samples) == 1:
+        return PageWarning(finding.what, finding.advice, finding.samples[0])
+    return PageWarning(finding.text, finding.advice, others=finding.samples)
 
 
 class _Samples(Sequence[PageSample]):
@@ -187,6 +197,7 @@ def product_page(
         notes=[note] if note else [],
         inputs=dataset.accounts[category].lines,
         warnings=[*warnings, *dataset.warnings],
+        health=dataset.health[category],
         skipped=[(name, "left out") for name in skipped],
     )
 

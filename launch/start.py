@@ -135,6 +135,9 @@ def tell(dataset: Dataset) -> None:
             say(f"{category}: {line}")
     for warning in dataset.warnings:
         say(f"warning: {warning}")
+    for category, findings in dataset.health.items():
+        for finding in findings:
+            say(f"health of {category}: {finding}")
     for category, problems in dataset.skipped.items():
         for problem in problems:
             say(f"left out of {category}: {problem}")

@@ -66,7 +66,7 @@ def write_results(
         "timings": scored.seconds,
         "warnings": [
             *(f"left out of {category}: {error}" for error in scored.results.skipped),
-            *few_samples(dataset, category),
+            *few_samples(dataset, category, resolved),
             *lost_masks(category, scored.results.samples, scored.results.anomaly_maps.shape[-1]),
         ],
         "num_samples": len(dataset.names(category)) - len(scored.results.skipped),

@@ -9,6 +9,7 @@ from musc_jax.config import Config, ConfigError
 from musc_jax.copies import expect_several, representatives, with_copies
 from musc_jax.data import Dataset, FolderLayout, Sample, open_dataset
 from musc_jax.data.datasets.folder import DATASET as FOLDER
+from musc_jax.data.health import few_samples
 from musc_jax.decisions import DEFAULT_RULE, check_rule
 from musc_jax.predictions import Predictions, predict
 
@@ -54,7 +55,8 @@ def score_folder(
         progress: Called with (stage, done, total).
 
     Returns:
-        The batch, with what files were read as in `inputs` and what is odd about them in `warnings`.
+        The batch, with what files were read as in `inputs` and what is odd about them in `warnings`,
+        and about the batch as a whole in `health`.
 
     Raises:
         DataError: One report with all that is wrong with the folder.
@@ -67,7 +69,8 @@ def score_folder(
         raise ConfigError("points, layout: expected one of them to name point data, received both")
     if layout is None:
         layout = FolderLayout(unlabelled=True, depth_dir=None if points is None else str(Path(points).absolute()))
-    size = config.resolved().size
+    resolved = config.resolved()
+    size = resolved.size
     with tempfile.TemporaryDirectory() as scratch:
         dataset = open_dataset(
             FOLDER.name,
@@ -85,8 +88,10 @@ def score_folder(
         results = pipeline.score(samples, config, skip_bad=skip_bad, memory_bytes=memory_bytes, progress=progress)
         results = with_copies(results, copies, names, lambda i: dataset.load(category, i, size=size))
     found = predict(results, threshold=threshold, pixel_threshold=pixel_threshold)
+    few = few_samples(len(samples), resolved.scoring.interval)
     return found.with_inputs(
         inputs=tuple(dataset.accounts[category].lines),
-        warnings=tuple(dataset.warnings),
+        warnings=(*dataset.warnings, *([few] if few else [])),
+        health=dataset.health[category],
         unreadable=tuple(dataset.skipped[category]),
     )

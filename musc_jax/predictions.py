@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from musc_jax import decisions
+from musc_jax.data.health import Finding
 from musc_jax.decisions import DEFAULT_RULE, Decision
 from musc_jax.pipeline import Results
 from musc_jax.report.regions import Region, enlarge_map, find_regions
@@ -56,6 +57,7 @@ class Predictions:
         inputs: what the files were read as, where they came from a folder.
         warnings: what is odd about them.
         unreadable: names of samples that were left out because their files cannot be read.
+        health: what is odd about the samples as a batch.
     """
 
     results: Results
@@ -65,12 +67,18 @@ class Predictions:
     inputs: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
+    health: tuple[Finding, ...] = ()
 
     def with_inputs(
-        self, *, inputs: tuple[str, ...], warnings: tuple[str, ...], unreadable: tuple[str, ...]
+        self,
+        *,
+        inputs: tuple[str, ...],
+        warnings: tuple[str, ...],
+        unreadable: tuple[str, ...],
+        health: tuple[Finding, ...] = (),
     ) -> "Predictions":
         """The same with what is known about the files."""
-        return replace(self, inputs=inputs, warnings=warnings, unreadable=unreadable)
+        return replace(self, inputs=inputs, warnings=warnings, unreadable=unreadable, health=health)
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -54,8 +54,18 @@ def test_what_is_decided_and_what_was_read(found, parts):
     assert found.pred_labels.sum() == 1
     assert any("6 pictures" in line for line in found.inputs)
     assert found.unreadable == ()
+    assert [line for line in found.warnings if "6 samples are few" in line]
+    assert found.health == ()
     assert {sample.path.parent.name for sample in found} == {"good", "shift 2"}
     assert "<table>" in found._repr_html_()
+
+
+def test_what_is_odd_about_the_batch(parts, config, tmp_path):
+    root = tmp_path / "caps"
+    shutil.copytree(parts, root)
+    Image.new("RGB", (SIDE, SIDE), "grey").save(root / "blank.png")
+    (finding,) = musc_jax.score_folder(root, config).health
+    assert (finding.rule, finding.samples) == ("flat", ("blank",))
 
 
 def test_what_cannot_be_read_is_left_out(parts, config, tmp_path):

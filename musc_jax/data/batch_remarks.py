@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from musc_jax.data.dataset import Candidate, Dataset
+from musc_jax.data.health import examine
 
 # So many samples or groups are named.
 _NAMED = 5
@@ -103,3 +104,15 @@ def remark_on_sizes(dataset: Dataset) -> None:
             more = f" and {len(odd) - _NAMED} more" if len(odd) > _NAMED else ""
             line = f"sizes: {len(odd)} of {len(sizes)} pictures are not {width} x {height} as the others: {shown}{more}"
         dataset.accounts[category].add("sizes", {f"{across} x {own}": n for (own, across), n in counts}, line)
+
+
+def examine_health(dataset: Dataset) -> None:
+    """Find out what is odd about each category as a batch, for its `health` and its account."""
+    for category in dataset.categories:
+        looks = [entry.look for entry in dataset.entries(category)]
+        known = [look for look in looks if look is not None]
+        if len(known) < len(looks):
+            continue
+        found = examine(known, dataset.names(category), dataset.copies(category))
+        dataset.health[category] = found
+        dataset.accounts[category].add("health", [finding.facts() for finding in found])

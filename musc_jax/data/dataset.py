@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from musc_jax.data.account import Account
+from musc_jax.data.health import Finding, Look
 from musc_jax.data.sample import Sample
 from musc_jax.storage.prefetch import map_ahead
 
@@ -30,6 +31,7 @@ class Entry:
             only known at the working size.
         content: digest over what is scored, without labels and masks; equal for copies. "" where nobody knows.
         size: (height, width) of its picture as it is shown; None where it has none or nobody asks.
+        look: at its picture and scan; None where nobody compares samples.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Entry:
     picture: Callable[[int], UInt8[np.ndarray, "h w 3"]] | None = None
     content: str = ""
     size: tuple[int, int] | None = None
+    look: Look | None = None
 
 
 class Remark(NamedTuple):
@@ -133,6 +136,7 @@ class Dataset:
         warnings: oddities that stopped nothing, and why samples were skipped.
         accounts: by category, what its files were read as and what was passed over.
         copies_count_once: whether samples of equal content are one sample to whoever scores them, see `copies`.
+        health: by category, what is odd about its samples as a batch.
     """
 
     def __init__(
@@ -144,6 +148,7 @@ class Dataset:
         warnings: Sequence[str] = (),
         accounts: Mapping[str, Account] | None = None,
         copies_count_once: bool = False,
+        health: Mapping[str, Sequence[Finding]] | None = None,
     ):
         self.name = name
         self._entries = {category: tuple(found) for category, found in entries.items()}
@@ -152,6 +157,7 @@ class Dataset:
         self.warnings = list(warnings)
         self.copies_count_once = copies_count_once
         self.accounts = {c: (accounts or {}).get(c) or Account() for c in self.categories}
+        self.health = {c: tuple((health or {}).get(c, ())) for c in self.categories}
 
     def names(self, category: str) -> tuple[str, ...]:
         """Names of a category's samples, in the order of their indices.

@@ -123,6 +123,7 @@ class FeatureFolder:
             warnings=lines,
             accounts=dataset.accounts,
             copies_count_once=dataset.copies_count_once,
+            health=dataset.health,
         )
         joined.warnings += self.warnings
         return joined

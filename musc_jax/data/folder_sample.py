@@ -26,6 +26,7 @@ from musc_jax.data.formats.resizing import (
 )
 from musc_jax.data.formats.scan_geometry import depth_picture, project
 from musc_jax.data.formats.showing import show
+from musc_jax.data.health import look_at
 from musc_jax.data.image_sample import Seen, again
 from musc_jax.data.mask_placing import place_mask
 from musc_jax.data.own_remarks import label_of, mask_remarks, shown_remarks
@@ -106,7 +107,8 @@ class FolderSample:
         picture = partial(self._picture, seen["image"]) if "image" in seen else None
         shown = found.image if self.counts_picture else None
         content = _content(shown, found.points)
-        entry = Entry(self.name, digest, partial(self._load, seen), picture, content, _size_of(found.image))
+        look = look_at(shown, found.points)
+        entry = Entry(self.name, digest, partial(self._load, seen), picture, content, _size_of(found.image), look)
         return Checked(entry, (), tuple(warnings), tuple(remarks))
 
     def _picture(self, seen: Seen, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:

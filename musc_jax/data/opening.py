@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from musc_jax.data.assembly import assemble
-from musc_jax.data.batch_remarks import remark_on_copies, remark_on_sizes
+from musc_jax.data.batch_remarks import examine_health, remark_on_copies, remark_on_sizes
 from musc_jax.data.dataset import Dataset, Progress
 from musc_jax.data.datasets import DATASETS
 from musc_jax.data.folder_layout import FolderLayout
@@ -104,7 +104,7 @@ def open_dataset(
             `"each"`: they are samples like any others. Default `"once"` for `"folder"`.
 
     Returns:
-        The dataset; oddities that stopped nothing are in its `warnings`.
+        The dataset; oddities that stopped nothing are in its `warnings`, those of a plain folder's batch in `health`.
 
     Raises:
         DataError: one report with everything wrong with the requested categories, each line naming
@@ -133,4 +133,5 @@ def open_dataset(
     remark_on_copies(dataset, labels)
     if own:
         remark_on_sizes(dataset)
+        examine_health(dataset)
     return dataset

@@ -23,10 +23,10 @@ def shown_remarks(picture: Picture, shown: UInt8[np.ndarray, "h w 3"]) -> Iterat
         yield "pages", f"has {picture.header.frames} pictures in it; the first is read"
     if picture.hidden:
         yield "hidden", "is transparent everywhere, which is not believed: its colours are looked at"
-    if (shown == shown[:1, :1]).all():
+    # Other pictures of one colour are a matter of the health check.
+    if picture.alpha is not None and not picture.hidden and (shown == shown[:1, :1]).all():
         color = ",".join(map(str, shown[0, 0]))
-        hint = "; pass another --background" if picture.alpha is not None and not picture.hidden else ""
-        yield "blank", f"shows one colour only ({color}){hint}"
+        yield "blank", f"shows one colour only ({color}); pass another --background"
 
 
 def label_of(mask: UInt8[np.ndarray, "h w"]) -> int:

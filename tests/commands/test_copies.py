@@ -143,3 +143,14 @@ def test_very_few_samples_are_said(run, tmp_path, count, text):
     assert [f"warning: {line}" for line in kept if " samples: each" in line] == said
     assert bool(said) == bool(text)
     assert text is None or text in said[0]
+
+
+def test_an_odd_picture_is_said(run, tmp_path):
+    for i in range(7):
+        write(tmp_path / "odd", f"{i}.png", picture(i))
+    write(tmp_path / "odd", "blank.png", np.full((32, 32, 3), 90, np.uint8))
+    code, folder, err = run(tmp_path / "odd")
+    assert code == 0
+    assert "health of odd: 1 of 8 pictures is of one colour, or nearly so, with nothing to be seen: blank; " in err
+    (facts,) = json.loads((folder.parent / "run.json").read_text())["inputs"]["odd"]["health"]
+    assert facts["samples"] == ["blank"]

@@ -66,6 +66,7 @@ class Parts:
             warnings=(),
             accounts={},
             skipped={},
+            health={},
             copies_count_once=False,
             digest=lambda _: "",
             names=lambda _: ["0", "1"],

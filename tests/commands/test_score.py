@@ -230,6 +230,23 @@ def test_random_weights_are_said(run, parts):
     assert "random weights" in json.loads((folder / "run.json").read_text())["note"]
 
 
+def test_what_is_odd_about_the_batch_is_said_everywhere(run, tmp_path):
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    for i in range(7):
+        Image.fromarray(part(i)).save(odd / f"{i}.png")
+    Image.fromarray(np.full((HEIGHT, WIDTH, 3), 90, np.uint8)).save(odd / "blank.png")
+    code, _, err, folder = run(odd, "--save=report")
+    assert code == 0, err
+    line = "1 of 8 pictures is of one colour, or nearly so, with nothing to be seen"
+    assert f"health of odd: {line}: blank; take them again, or leave them out" in err
+    (facts,) = json.loads((folder / "run.json").read_text())["inputs"]["odd"]["health"]
+    assert (facts["rule"], facts["samples"]) == ("flat", ["blank"])
+    content = page_content((folder / "odd" / "report.html").read_text(encoding="utf-8"))
+    assert content["health"] == [["blank", line, "take them again, or leave them out"]]
+    assert [sample["name"] for sample in content["samples"] if sample["health"]] == ["blank"]
+
+
 @pytest.mark.parametrize("count", [2, 3])
 def test_few_samples(run, tmp_path, count):
     few = tmp_path / "few"

@@ -317,3 +317,11 @@ def test_previews_without_scripts_have_a_table(found):
     assert f"{worst.pred_score:.5g}" in first
     assert "defective" in first
     assert "scores mean nothing" in plain
+
+
+def test_a_warning_about_several_samples_is_a_line_of_the_batch_and_marks_each(found):
+    names = [sample.name for sample in found[:2]]
+    page = page_examples.page(found, health=[pages.PageWarning("are dark", "Look.", others=names)])
+    content = parsed(pages.report_html(page, charts=False))
+    assert content["health"] == [[None, "are dark", "Look."]]
+    assert sorted(sample["name"] for sample in content["samples"] if sample["health"]) == sorted(names)

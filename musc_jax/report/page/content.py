@@ -128,7 +128,7 @@ def _row(sample: PageSample, survey: _Survey, page: Page) -> dict[str, Any]:
         "label": _label(sample.pred_label),
         "truth": _label(sample.gt_label),
         "verdict": sample.verdict,
-        "health": [i for i, warning in enumerate(page.health) if warning.sample == sample.name],
+        "health": [i for i, warning in enumerate(page.health) if sample.name in (warning.sample, *warning.others)],
     }
     return row | (_pictures(sample, survey) if sample.name in survey.pictured else {})
 

@@ -98,11 +98,13 @@ class PageWarning:
         what: what is odd.
         advice: what to do about it.
         sample: the sample's name; None where it concerns the batch.
+        others: further samples that it is about.
     """
 
     what: str
     advice: str = ""
     sample: str | None = None
+    others: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
