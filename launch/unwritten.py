@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from musc_jax.storage import atomic
 
 # Nobody came back for it.
 _OLDEST_SECONDS = 30 * 24 * 3600
+_OURS = re.compile(r"[0-9a-f]{32}\.scores")
 
 
 class Unwritten:
@@ -90,5 +92,6 @@ class Unwritten:
 
     def _forget_old(self) -> None:
         for path in self._folder.glob("*.scores"):
-            if path.stat().st_mtime < time.time() - _OLDEST_SECONDS:
+            # The cache folder may be one that somebody keeps scores of another kind in.
+            if _OURS.fullmatch(path.name) and path.stat().st_mtime < time.time() - _OLDEST_SECONDS:
                 path.unlink(missing_ok=True)

@@ -131,6 +131,9 @@ def open_dataset(
     )
     labels = {category: {one.name: one.label for one in found.candidates[category]} for category in dataset.categories}
     remark_on_copies(dataset, labels)
+    for category, account in dataset.accounts.items():
+        if not own:  # plain folders and tables have told more
+            account.add("files", {"used": {"samples": len(dataset.names(category))}, "rules": "as published"})
     if own:
         remark_on_sizes(dataset)
         examine_health(dataset)

@@ -210,9 +210,16 @@ def test_what_cannot_be_kept_is_said(run, tmp_path, scorings):
 
 
 def test_what_was_kept_is_for_the_same_settings_only(run, tmp_path, scorings):
+    # What nobody came back for goes, but nothing of somebody else's that is called alike.
+    old, mine = (tmp_path / "cache" / "unwritten" / f"{name}.scores" for name in ("0123456789abcdef" * 2, "mine"))
+    old.parent.mkdir(parents=True)
+    for path in (old, mine):
+        path.write_text("x")
+        os.utime(path, (1, 1))
     with pytest.MonkeyPatch.context() as patch:
         Full(patch, "scores.csv")
         assert run()[0] == 2
+    assert (old.exists(), mine.exists()) == (False, True)
     assert run("--ablate=ia")[0] == 0
     assert len(scorings) == 2
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from musc_jax.data.account import Account
 from musc_jax.data.dataset import Candidate
+from musc_jax.data.folder_files import counted
 from musc_jax.data.folder_layout import FolderLayout
 from musc_jax.data.folder_sample import FolderSample
 from musc_jax.data.picture_rules import decide_picture_rules
@@ -53,6 +54,12 @@ def find_table(request: Request) -> Found:
         account.add("columns", {"not_read": others}, f"columns that are not read: {', '.join(others)}")
     samples = _samples(path, rows, request.modality, partial(found.fault, category))
     if samples and not found.faults:
+        used = {
+            "pictures": sum(sample.image is not None for sample in samples),
+            "masks": sum(sample.mask is not None for sample in samples),
+            "scans": sum(sample.points is not None for sample in samples),
+        }
+        account.add("files", {"used": used}, f"files: {counted(used)}")
         layout = request.folder or FolderLayout()
         report = partial(found.fault, category)
         workers, progress = request.workers, request.progress

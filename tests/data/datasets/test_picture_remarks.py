@@ -114,7 +114,11 @@ def test_usual_masks_are_not_worth_a_word(tree, tmp_path):
     soft = np.array(Image.fromarray(blob()).resize((20, 20), Image.Resampling.BILINEAR).resize((SIDE, SIDE)))
     assert len(np.unique(soft)) > 20
     for mask in (blob(), blob(value=3), soft):
-        assert not tree(MASK, png(mask))[0].warnings
+        dataset = tree(MASK, png(mask))[0]
+        assert not dataset.warnings
+        account = dataset.accounts["bottle"]
+        assert account.facts == {"files": {"used": {"samples": len(dataset.names("bottle"))}, "rules": "as published"}}
+        assert account.lines == []
     write_visa(tmp_path / "visa")
     save(tmp_path / "visa" / "candle" / "Data" / "Masks" / "Anomaly" / "000.png", np.tile(blob((30, 50), value=9), 1))
     assert not open_dataset("visa", data_dir=tmp_path / "visa", cache_dir=tmp_path / "cache", modality="rgb").warnings

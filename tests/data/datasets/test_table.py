@@ -37,7 +37,10 @@ def test_columns(root):
     np.testing.assert_array_equal(samples[1].gt_mask, blob() > 0)
     np.testing.assert_array_equal(samples[1].image, picture(10))
     assert samples[2].gt_mask is None
-    assert dataset.accounts["shift 1"].facts["columns"] == {"not_read": ["operator"]}
+    account = dataset.accounts["shift 1"]
+    assert account.facts["columns"] == {"not_read": ["operator"]}
+    assert account.facts["files"] == {"used": {"pictures": 3, "masks": 1, "scans": 0}}
+    assert "files: 3 pictures, 1 mask" in account.lines
 
 
 @pytest.mark.parametrize(
