@@ -172,7 +172,7 @@ def _numbers(flag: FlagHolder, expected: str) -> tuple[float, ...]:
 
 
 def sources(category: str) -> tuple[str, ...]:
-    """The folders that a category's samples lie in, links resolved, the dataset's first; none for one that is made."""
+    """The folders that a category's samples lie in, links resolved, --data_dir first; none where that is not given."""
     if DATA_DIR.value is None:
         return ()
     root, layout = Path(command.expanded(DATA_DIR.value) or ""), folder_layout()

@@ -143,6 +143,7 @@ class ResultsFolder:
             known = Origin.of(read_record(self.folder(category)))
             if known is not None and known.is_other(origin):
                 raise OutputError(_of_other_samples(self.folder(category), known, origin))
+        # The summary is replaced as a whole: also where no category is, it must not be that of another dataset.
         last = summary_origins(self.path)
         moved = any(not last[category].is_other(origins[category]) for category in last.keys() & origins.keys())
         same_place = {origin.root for origin in last.values()} & {origin.root for origin in origins.values()}

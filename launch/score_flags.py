@@ -39,7 +39,7 @@ PIXEL_THRESHOLD = flags.DEFINE_float(
     "pixel_threshold", None, "Map pixels above it are hot; default what 95 % of the samples called good stay below."
 )
 
-# What --help shows of the flags of scoring; --helpfull shows all.
+# Those of the flags of `launch.eval` that --help shows; --helpfull shows all.
 _SHOWN = (
     "modality", "weights_rgb", "weights_points", "features", "backbone", "image_size", "nearest_images", "fit", "limit",
     "memory_gb", "output_dir", "cache_dir",
@@ -49,7 +49,7 @@ _HELP_WIDTH = 100
 
 
 def apply(arguments: Sequence[str]) -> None:
-    """Says in the flags of scoring what the flags of this command mean.
+    """Sets the flags of `launch.eval` to what DIR and this command's own flags stand for.
 
     Raises:
         ConfigError: They contradict each other, or name no folder.

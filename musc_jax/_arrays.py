@@ -156,7 +156,9 @@ def smallest(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
 
 
 def join_batches(batches: list[list[Array]], kept: np.ndarray, *, on_host: bool) -> list[Array]:
-    """Batches by stages to stages by samples, giving up each stage's parts before the next is joined.
+    """For each stage the arrays of all samples as one, out of batches that have all stages.
+
+    Lets go of a stage's parts before it joins the next: one stage at most is in memory twice.
 
     Args:
         batches: Of each batch its stages, samples along the first axis; is emptied.

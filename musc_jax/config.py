@@ -74,7 +74,7 @@ class ScoringConfig:
 
     Attributes:
         interval: Share of the lowest scores that is averaged.
-        precision: One of `musc_jax.mutual.PRECISIONS`.
+        precision: One of `musc_jax.kernels.rounding.PRECISIONS`.
         references: Score each sample by so many others; None: by all.
         seed: Of the references' draw.
         nearest_images: Score each sample by so many others that are most similar to it, in place of references drawn at

@@ -71,7 +71,7 @@ def score_features(
         references: Score each sample by so many others; default all.
         seed: Of their draw.
         nearest_images: Score each sample by so many others that are most similar to it instead.
-        precision: One of `musc_jax.mutual.PRECISIONS`.
+        precision: One of `musc_jax.kernels.rounding.PRECISIONS`.
         windows: Of RsCon; default the variant's usual ones.
         ablate: Names out of `musc_jax.config.ABLATIONS`; "rescoring" leaves RsCon out.
         implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.

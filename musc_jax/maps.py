@@ -1,4 +1,4 @@
-"""From token scores to pixel maps (paper III-D): upsampling, interpolation over points, blur."""
+"""From token scores to pixel maps (paper III-C): upsampling, interpolation over points, blur."""
 
 import math
 

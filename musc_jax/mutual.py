@@ -1,4 +1,4 @@
-"""Mutual scoring: unlabeled samples score each other's patches (paper III-C, eq. 8-9).
+"""Mutual scoring: unlabeled samples score each other's patches (paper III-C, eq. 8).
 
 A patch's score by another sample is the distance to the nearest patch there. A normal patch finds a close match in most
 samples, a defect in hardly any, so the mean of a patch's lowest scores tells them apart.
@@ -27,7 +27,7 @@ Masks = Sequence[Array | None] | None
 
 @operation("lowest_mean")
 def lowest_mean(values: jax.Array, *, count: int, axis: int) -> jax.Array:
-    """Mean of the `count` lowest values along an axis."""
+    """Mean of the `count` lowest values along an axis (eq. 8); NaN counts as higher than all others."""
     return jax.lax.slice_in_dim(jnp.sort(values, axis=axis), 0, count, axis=axis).mean(axis=axis)
 
 
@@ -168,7 +168,7 @@ def score_samples(
         query_mask: (N, M) for each modality: tokens that are scored; others get 0 and may hold anything.
         reference_mask: (N, M) for each modality: tokens that score others. A sample without any is at infinite
             distance.
-        precision: One of `PRECISIONS`.
+        precision: One of `musc_jax.kernels.rounding.PRECISIONS`.
         half_type: The type that "fast" rounds to; default by platform.
         implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
 
@@ -250,7 +250,7 @@ def mutual_scores(
     Args:
         features: Aggregated tokens of N >= 2 samples.
         interval: Share of the lowest scores that is averaged.
-        precision: One of `PRECISIONS`.
+        precision: One of `musc_jax.kernels.rounding.PRECISIONS`.
         references: Score each sample by so many others, at least 1, see `draw_references`; N - 1 and above, and the
             default, mean all. Or for each sample those that score it, see `nearest_samples`. (Not in the paper.)
         seed: Of their draw.

@@ -31,7 +31,7 @@ def pair_minima(
         b: Tokens (M', C) of the same type.
         valid_a: (M,) tokens of `a` that may be the nearest one; default all. Others may hold anything.
         valid_b: (M',) the same for `b`.
-        precision: See `PRECISIONS`; differences, as taken here, have no need of it.
+        precision: One of `musc_jax.kernels.rounding.PRECISIONS`; this statement takes differences and ignores it.
 
     Returns:
         (M,) and (M',) squared distances in at least float32; infinite where nothing is valid.
@@ -86,7 +86,7 @@ def all_pair_scores(
 
     Args:
         features: Tokens of N >= 2 samples.
-        precision: One of `PRECISIONS`.
+        precision: One of `musc_jax.kernels.rounding.PRECISIONS`.
         implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
 
     Returns:
@@ -215,7 +215,7 @@ def panel_scores(
         queries: Tokens of the samples to be scored.
         references: Tokens of the samples that score them.
         valid: The references' tokens that count; default all.
-        precision: One of `PRECISIONS`.
+        precision: One of `musc_jax.kernels.rounding.PRECISIONS`.
         half_type: The type that "fast" rounds to; default by platform.
         implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
 

@@ -1,4 +1,7 @@
-"""RsCon: re-scoring samples by their most similar samples (paper III-D, eq. 12-15)."""
+"""RsCon: re-scoring samples by their most similar samples (paper III-D, eq. 14-17).
+
+The features that it compares (eq. 12-13) are picked by `musc_jax.execution.scoring.salient_features`.
+"""
 
 from collections.abc import Sequence
 
@@ -17,7 +20,7 @@ def rescore(
     windows: Sequence[int] = (1, 7),
     variant: str = "released",
 ) -> Float[jax.Array, "N"]:
-    """Corrects each sample's score by the scores of the samples most similar to it (paper eq. 14-15).
+    """Corrects each sample's score by the scores of the samples most similar to it (paper eq. 14-17).
 
     Args:
         scores: Sample scores: the maxima of the anomaly maps.

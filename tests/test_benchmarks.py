@@ -27,6 +27,7 @@ def test_every_form_has_a_row_with_inputs(name, monkeypatch):
     monkeypatch.syspath_prepend(ROOT)  # benchmarks are not installed
     forms = importlib.import_module("benchmarks.forms")
     quick = importlib.import_module("benchmarks.hot_paths").Setting(quick=True)
+    assert name in forms.INPUTS, "an operation needs inputs in benchmarks/forms.py"
     arrays, options = forms.INPUTS[name](quick)
     statement = partial(OPERATIONS[name].statement, **options)
     want = jax.eval_shape(statement, *arrays)

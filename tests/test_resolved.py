@@ -85,7 +85,7 @@ def test_every_field_of_the_config_is_a_switch_here():
     names = {"variant", "image_size", "blocks", "point_norm", "implementation"}  # modality: whole paths come and go
     concerns = (GroupingConfig, AggregationConfig, ScoringConfig, RescoringConfig)
     known = names | {field.name for concern in concerns for field in dataclasses.fields(concern)}
-    assert known <= set(SWITCHES)
+    assert known <= set(SWITCHES), "a field needs a row in SWITCHES, with what of `Resolved` it changes"
     own = {field.name for field in dataclasses.fields(Config)}
     concerned = {"grouping", "aggregation", "scoring", "rescoring"}
     assert own - concerned - {"modality", "ablate", "image_backbone", "point_backbone"} == names

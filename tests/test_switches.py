@@ -19,7 +19,9 @@ def test_every_field_and_every_ablation_has_a_row():
     for field in dataclasses.fields(Config):
         inner = dataclasses.fields(field.default) if dataclasses.is_dataclass(field.default) else ()
         fields |= {f"{field.name}.{part.name}" for part in inner} or {field.name}
-    assert {name for row in SWITCHES for name in row.config} == fields
+    assert {name for row in SWITCHES for name in row.config} == fields, (
+        "a field needs a row in SWITCHES of tests/switches.py, and the same in NumPy in tests/statement/whole.py"
+    )
     assert {name for row in SWITCHES for name in row.config.get("ablate", ())} == set(ABLATIONS)
     assert {row.base for row in SWITCHES} <= set(BASES)
 

@@ -60,7 +60,7 @@ class TorchFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._places: dict[str, _Place] = {}
-        self._given_out: Counter[str] = Counter()
+        self._given_out: Counter[str] = Counter()  # by storage: values that `read_parameter` returned so far
         self._checked: set[str] = set()
         try:
             self.content = self._open()

@@ -85,7 +85,7 @@ def assemble(
         if len(sound if skip_bad else found) < 2:
             report.append(Fault(category, -1, _too_few(name, category, len(sound), limit)))
     if report:
-        # What belongs to nothing may be what is missing elsewhere, under another name.
+        # The oddities, too: a file that belongs to no sample may be the one that a sample lacks, misnamed.
         raise DataError(_text(name, report, warnings, way_out=not skip_bad))
     notes += [line for category, found in candidates.items() for line in lost_labels(category, found, taken[category])]
     return Dataset(

@@ -3,18 +3,18 @@
 A method file states an operation in the few lines of its equation:
 
     @operation("lowest_mean")
-    def _lowest_mean(values, *, count, axis): ...
+    def lowest_mean(values, *, count, axis): ...
 
 Calling it runs the form that this package has for the platform a program is lowered for, or the statement itself where
 there is none or `implementation="plain"` asks for it. A form has the statement's signature and, up to its tolerance,
 its values; `tests/kernels/test_forms.py` holds every form of the table against its statement. Forms import nothing of
 the method. A platform is all that the table looks at: what depends on more (a device's capability, the half type
-that it multiplies fastest) is decided once, in `musc_jax.config.Resolved`, and comes as an option.
+that it multiplies fastest) is decided once, in `musc_jax.resolved.Resolved`, and comes as an option.
 
 | add | where |
 |---|---|
-| an operation | the statement in its method file, under `operation` |
-| a form | a file here, a row in `FORMS`, inputs for the test in `tests/kernels/cases.py` if the operation is new |
+| an operation | the statement in its method file, under `operation`; inputs in `tests/kernels/cases.py` |
+| a form | a function here, a row in `FORMS`; docs/architecture.md has all steps |
 """
 
 from collections.abc import Callable, Mapping

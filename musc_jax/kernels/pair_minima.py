@@ -1,4 +1,4 @@
-"""Distances of two samples' tokens to the nearest of the other, by one matrix product (operation `pair_minima`)."""
+"""Each token's distance to the other sample's nearest token, both ways by one matrix product (`pair_minima`)."""
 
 from functools import partial
 from typing import Any

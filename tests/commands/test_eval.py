@@ -204,7 +204,7 @@ def test_few_references_and_fast_products(run, tmp_path):
     code, _, _, folder = run("--references=2", "--precision=fast", "--modality=rgb")
     assert code == 0
     scoring = json.loads((folder / "run.json").read_text())["config"]["scoring"]
-    assert scoring == {"interval": 0.3, "precision": "fast", "references": 2, "seed": 0, "nearest_images": None}
+    assert scoring.items() >= {"interval": 0.3, "precision": "fast", "references": 2, "seed": 0}.items()
 
 
 def test_small_batches_and_fewer_good_samples(run):

@@ -138,7 +138,7 @@ def write_eyecandies(root):
         write_category(root, category, ("00", "01", "02", "03"))
 
 
-# dataset -> (writer, categories, good and defective samples of each)
+# dataset -> (writer, categories, good and defective samples of each, other numbers than were published)
 TREES = {
     "mvtec_ad": (write_mvtec_ad, ("bottle", "grid"), {"bottle": (3, 4), "grid": (3, 4)}),
     "mpdd": (write_mpdd, ("metal_plate", "tubes"), {"metal_plate": (2, 2), "tubes": (2, 1)}),

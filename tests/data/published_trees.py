@@ -66,7 +66,8 @@ def _eyecandies(category, expected, picture):
             yield f"{category}/test_public/data/{i:02d}_{item}", picture if item.endswith("png") else b"text"
 
 
-_MAKERS = {
+# dataset -> what yields the paths and contents of a category
+MAKERS = {
     "mvtec3d": _mvtec3d,
     "eyecandies": _eyecandies,
     "mvtec_ad": _mvtec_ad,
@@ -82,7 +83,7 @@ def published_files(name, source=None):
     found = {}
     rows = [["object", "split", "label", "image", "mask"]]
     for category, expected in source.categories.items():
-        found |= dict(_MAKERS[name](category, expected, header(expected.size)))
+        found |= dict(MAKERS[name](category, expected, header(expected.size)))
         for i in range(expected.good + 2):
             image = f"{category}/Data/Images/Normal/{i:04d}.JPG"
             rows.append([category, "train" if i < 2 else "test", "normal", image, ""])

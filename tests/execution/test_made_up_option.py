@@ -34,7 +34,7 @@ class Powered(Scoring):
     power: int = 3
 
     def finish(self, *, both):
-        average = AveragePowers(self.interval, self.implementation, self.power)
+        average = AveragePowers(self.interval, self.implementation, power=self.power)
         return EnhanceAndAverage(average, self.variant, self.enhancement, self.trust) if both else average
 
 

@@ -20,18 +20,19 @@ def run(function, case, arrays=None):
     return jax.tree.map(np.asarray, called(*(case.arrays if arrays is None else arrays)))
 
 
-def agree(got, want, tolerance, case):
+def agree(got, want, tolerance, case, said=""):
     for a, b in zip(jax.tree.leaves(case.seen(got)), jax.tree.leaves(case.seen(want)), strict=True):
         if not tolerance or a.dtype.kind in "iub":
-            np.testing.assert_array_equal(a, b)
+            np.testing.assert_array_equal(a, b, err_msg=said)
             continue
         finite = b[np.isfinite(b)]
-        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(np.abs(finite).max(initial=0), 1e-6))
+        atol = tolerance * max(np.abs(finite).max(initial=0), 1e-6)
+        np.testing.assert_allclose(a, b, rtol=0, atol=atol, err_msg=said)
 
 
 def test_every_operation_has_cases_and_every_form_an_operation():
     assert set(FORMS) <= set(OPERATIONS)
-    assert set(CASES) == set(OPERATIONS)
+    assert set(CASES) == set(OPERATIONS), "an operation needs inputs in tests/kernels/cases.py"
     for name, forms in FORMS.items():
         assert set(forms) <= {"default", "cpu", "cuda", "rocm", "tpu"}, name
         for form in forms.values():
@@ -42,9 +43,9 @@ def test_every_operation_has_cases_and_every_form_an_operation():
 @pytest.mark.parametrize(("name", "platform"), TABLE)
 def test_a_form_gives_what_its_statement_gives(name, platform):
     form = FORMS[name][platform]
-    for case in CASES[name]:
+    for i, case in enumerate(CASES[name]):
         want = run(OPERATIONS[name].statement, case)
-        agree(run(form.function, case), want, form.tolerance, case)
+        agree(run(form.function, case), want, form.tolerance, case, f"CASES[{name!r}][{i}], {case.options}")
 
 
 @pytest.mark.parametrize(("name", "platform"), TABLE)

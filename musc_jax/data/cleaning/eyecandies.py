@@ -30,9 +30,9 @@ PLANE_MARGIN = 0.01
 """As a share of the scene's extent along the world's Y axis."""
 
 KEEP_PLANE_CATEGORIES = frozenset({"GummyBear", "LicoriceSandwich", "Marshmallow"})
-"""Categories whose scans lose nothing to the plane rule."""
+"""Categories that the plane rule (`above_plane`) is not applied to."""
 
-# The package runs its own threads for one call at a time.
+# dbscan starts threads of its own, and takes one call at a time.
 CLUSTERING = threading.Lock()
 
 
@@ -133,7 +133,7 @@ def brightest_cluster(
     member = labels >= 0
     peak = np.zeros(labels.max() + 1, np.uint8)
     np.maximum.at(peak, labels[member], brightness[member])
-    # The labels' own order is the package's business; the order of first core points is the data's.
+    # How labels are numbered is up to the dbscan package; the order of first core points is up to the data alone.
     found, first = np.unique(labels[core], return_index=True)
     ordered = found[np.argsort(first)]
     return labels == ordered[np.argmax(peak[ordered])]

@@ -126,7 +126,7 @@ def largest_cluster(points: Float64[np.ndarray, "n 3"]) -> Bool[np.ndarray, " n"
     """Mark the points of DBSCAN's largest cluster, of the first one if several are as large; None without any."""
     if not len(points):
         return None
-    from dbscan import DBSCAN  # see `cleaning.cluster`
+    from dbscan import DBSCAN  # takes a second, see `eyecandies.cluster`
 
     with CLUSTERING:
         labels, _ = DBSCAN(points, eps=CLUSTER_RADIUS, min_samples=CLUSTER_MIN_POINTS)

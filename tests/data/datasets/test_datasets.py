@@ -40,7 +40,7 @@ def test_every_module_is_a_dataset_in_the_order_of_the_table():
         "btad",
         "folder",
         "table",
-    ]
+    ], "a new one has its place here by its `rank`"
 
 
 def test_a_module_that_is_dropped_in_is_found(drop):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from dataset_trees import TREES
-from published_trees import header, write_published
+from published_trees import MAKERS, header, write_published
 
 from musc_jax.data import DATASETS, DataError
 from musc_jax.data.datasets import published_datasets
@@ -53,6 +53,11 @@ def told(root, findings):
     return lines
 
 
+def test_every_published_dataset_has_a_small_tree_and_a_whole_one():
+    assert set(TREES) == set(PUBLISHED), "a dataset needs a row in TREES of tests/data/dataset_trees.py"
+    assert set(MAKERS) == set(PUBLISHED), "a dataset needs a row in MAKERS of tests/data/published_trees.py"
+
+
 def test_what_was_published_is_complete_and_adds_up():
     totals = {
         name: (sum(c.good for c in s.categories.values()), sum(c.defective for c in s.categories.values()))
@@ -65,7 +70,7 @@ def test_what_was_published_is_complete_and_adds_up():
         "visa": (962, 1200),
         "mpdd": (176, 282),
         "btad": (451, 290),
-    }
+    }, "good and defective samples in all, as its authors or papers count them"
     for source in PUBLISHED.values():
         assert source.licence
         assert source.home.startswith("https://")
@@ -97,7 +102,9 @@ def test_wrapped_as_the_reader_accepts_it(tmp_path, name, wrapper):
     assert {c: len(s) for c, s in found.candidates.items()} == {c: sum(n) for c, n in counts.items()}
     findings = check_layout(name, tmp_path / "data", categories=categories)
     assert all("published" in finding.line for finding in findings), "counts and sizes of a small tree, nothing else"
-    assert {finding.category for finding in findings} == set(categories)
+    assert {finding.category for finding in findings} == set(categories), (
+        "each category in TREES has to be counted otherwise than what was published"
+    )
 
 
 def test_no_dataset_at_all(tmp_path):
