@@ -26,6 +26,7 @@ from launch import (
 from launch import flags as options
 from launch import input_flags as inputs
 from launch.own_flags import OwnFlags
+from musc_jax import report
 from musc_jax.data import DATASETS
 from musc_jax.models import VitConfig
 
@@ -46,8 +47,11 @@ def datasets() -> str:
 
 def backbones() -> str:
     """The backbones: architecture, use, and where their parameters are published."""
-    columns = "blocks x width | patch | input | blocks used | norm eps | positions | published at | licence"
+    columns = (
+        "blocks x width | patch | input | blocks used | norm eps | positions | published at | licence | compared on"
+    )
     lines = [f"| backbone | {columns} |", "|---" * (2 + columns.count("|")) + "|"]
+    published = {dataset: report.published_settings_of(dataset) for dataset in DATASETS}
     for name, spec in weights.BACKBONES.items():
         images = isinstance(spec.config, VitConfig)
         links = [f"[{spec.hub_id}](https://huggingface.co/{spec.hub_id})"] if spec.hub_id else []
@@ -63,6 +67,8 @@ def backbones() -> str:
             spec.config.interpolation if images else "-",
             ", ".join(links),
             f"[{spec.licence}]({spec.terms})" if spec.terms else spec.licence,
+            ", ".join(dataset for dataset, settings in published.items() if any(name in one for one in settings))
+            or "-",
         ]
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)

@@ -365,8 +365,9 @@ def load_backbone(
     """One backbone's parameters from where the flags say."""
     activation = None
     if name.startswith("clip"):
-        size = IMAGE_SIZE.value or weights.BACKBONES[name].image_size
-        activation = ACTIVATION.value or ("gelu" if size == 518 else "quick_gelu")
+        spec = weights.BACKBONES[name]
+        own = getattr(spec.config, "activation", None)
+        activation = ACTIVATION.value or ("gelu" if (IMAGE_SIZE.value or spec.image_size) == 518 else own)
     elif ACTIVATION.value and name != "point_mae":
         raise ConfigError(f"--activation: only CLIP has a choice, received it with --backbone={name}; leave it out")
     return weights.load(

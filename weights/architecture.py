@@ -13,6 +13,7 @@ from weights.backbones import BACKBONES, BackboneSpec
 from weights.errors import WeightsError
 from weights.files import Checkpoint, Entry
 from weights.rules import Scheme, Shape
+from weights.schemes import named_like
 
 Architecture = VitConfig | PointTransformerConfig
 # No backbone comes near; a file that says more would keep the library busy describing it.
@@ -21,6 +22,8 @@ _KINDS = {
     "dino": ("vit",),
     "dinov2": ("dinov2", "dinov2_with_registers"),
     "dinov3": ("dinov3_vit",),
+    "lingbot": ("lingbot_vision", "dinov3_vit"),
+    "tipsv2": ("tipsv2_vision_model", "tipsv2"),
     "clip": ("clip", "clip_vision_model"),
 }
 _SETTINGS = {
@@ -115,6 +118,8 @@ def _from_shapes(
     gate = shapes.get(f"{scheme.blocks}0.{scheme.gate}") if scheme.gate else None
     if scheme.gate:
         found["gated"] = gate is not None
+    if gate and len(gate) == 2:
+        gate = (gate[0] // scheme.gate_parts, gate[1])
     hidden = gate or shapes.get(f"{scheme.blocks}0.{scheme.hidden}")
     if hidden and len(hidden) == 2:
         found["mlp_width"], found["width"] = hidden
@@ -169,8 +174,9 @@ def _refuse_other_backbone(spec: BackboneSpec, found: Mapping[str, Any], checkpo
     mine = key(spec.config, **found)
     if mine == key(spec.config):
         return
-    for other in BACKBONES.values():
-        if other.family == spec.family and key(other.config) == mine:
+    # Two families may have the same sizes; its own comes first.
+    for other in sorted(BACKBONES.values(), key=lambda other: other.family != spec.family):
+        if named_like(other.family) == named_like(spec.family) and key(other.config) == mine:
             raise WeightsError(
                 f"{checkpoint.path}: this is {other.name}, not {spec.name}; pass --backbone={other.name}, or the right "
                 f"file"
@@ -189,10 +195,13 @@ def _from_settings(
             f"--backbone or the right folder"
         )
     said = {ours: settings[theirs] for ours, theirs in _SETTINGS.items() if theirs in settings}
-    if spec.family == "dinov2":
+    if spec.family in ("dinov2", "tipsv2"):
         said.pop("mlp_width", None)
         if "mlp_ratio" in settings and isinstance(said.get("width"), int):
             said["mlp_width"] = _product(settings["mlp_ratio"], said["width"])
+            if found.get("gated") and isinstance(said["mlp_width"], int):
+                # Two thirds, for three layers in place of two, in eights.
+                said["mlp_width"] = (said["mlp_width"] * 2 // 3 + 7) // 8 * 8
     for field, value in said.items():
         if type(value) is not int or value < 1:
             raise WeightsError(f"{path}: sizes must be whole numbers, received {field} = {shown(value)}")

@@ -15,7 +15,7 @@ class BackboneSpec:
 
     Attributes:
         name: What `--backbone` takes.
-        family: "dino", "dinov2", "dinov3", "clip" or "point_mae".
+        family: "dino", "dinov2", "dinov3", "lingbot", "tipsv2", "clip" or "point_mae".
         config: The architecture.
         hub_id: Repository on the Hugging Face hub, "" where there is none.
         url: Original address that can be fetched and read, "" where there is none.
@@ -24,6 +24,7 @@ class BackboneSpec:
             parameters are converted into the local cache and nowhere else.
         ask_at: Where access has to be asked for, "" where everybody has it.
         given_file: What the file is called that one gets there.
+        local_file: What that file is called on disk, where its own name says too little; "" for the same.
         sha256: Of the file at `url`, "" where none is published.
         revision: Of the repository. "main" is whatever is there; the commit is recorded with what was fetched.
         resize: How images, or maps of points, come to their size.
@@ -42,6 +43,7 @@ class BackboneSpec:
     terms: str = ""
     ask_at: str = ""
     given_file: str = ""
+    local_file: str = ""
     sha256: str = ""
     revision: str = "main"
     resize: str = "bicubic, to a square"
@@ -55,7 +57,7 @@ class BackboneSpec:
     @property
     def file_names(self) -> tuple[str, ...]:
         """Names under which the parameters may lie in a weights folder, the most specific first."""
-        names = [self.name, *(self.name + end for end in (".safetensors", ".pth", ".bin"))]
+        names = [self.name, *(self.name + end for end in (".safetensors", ".pth", ".bin", ".npz"))]
         if self.hub_id:
             names.append(self.hub_id.split("/")[1])
         if self.family == "point_mae":
@@ -73,8 +75,8 @@ class BackboneSpec:
 
     @property
     def download_name(self) -> str:
-        """What the file at the original address is called on disk; there Point-MAE's is just "pretrain.pth"."""
-        return "pointmae_pretrain.pth" if self.family == "point_mae" else self.url.rsplit("/", 1)[-1]
+        """What the file at the original address is called on disk."""
+        return self.local_file or self.url.rsplit("/", 1)[-1]
 
 
 def spread(depth: int, count: int) -> tuple[int, ...]:
@@ -82,11 +84,21 @@ def spread(depth: int, count: int) -> tuple[int, ...]:
     return tuple(depth * (i + 1) // count - 1 for i in range(count)) if depth >= count else tuple(range(depth))
 
 
+# Width, blocks, heads.
+_SIZES = {
+    "s": (384, 12, 6),
+    "b": (768, 12, 12),
+    "l": (1024, 24, 16),
+    "h": (1280, 32, 20),
+    "so400m": (1152, 27, 16),
+    "g": (1536, 40, 24),
+}
+
+
 def _vit(size: str, patch: int, grid: int, **options: Any) -> VitConfig:
-    width, depth, heads = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16), "h": (1280, 32, 20)}[size]
-    return VitConfig(
-        width=width, depth=depth, heads=heads, mlp_width=4 * width, patch_size=patch, native_grid=grid, **options
-    )
+    width, depth, heads = _SIZES[size]
+    options = {"mlp_width": 4 * width} | options
+    return VitConfig(width=width, depth=depth, heads=heads, patch_size=patch, native_grid=grid, **options)
 
 
 def _dino(size: str, patch: int) -> BackboneSpec:
@@ -171,6 +183,42 @@ def _dinov3(size: str, *, gated: bool = False, satellite: bool = False) -> Backb
     )
 
 
+def _lingbot(size: str) -> BackboneSpec:
+    """DINOv3's architecture; keys have a bias in the file, of 0."""
+    long = {"s": "small", "b": "base", "l": "large"}[size]
+    config = _vit(size, 16, 32, norm_epsilon=1e-5, layer_scale=True, num_registers=4, interpolation="rotary")
+    return BackboneSpec(
+        name=f"lingbot_vit{size}16",
+        family="lingbot",
+        config=config,
+        hub_id="",
+        url=f"https://huggingface.co/robbyant/lingbot-vision-vit-{long}/resolve/main/model.pt",
+        licence="Apache-2.0",
+        local_file=f"lbotv_vit_{long}.pt",
+        image_size=512,
+        blocks=spread(config.depth, 3),
+        v1_blocks=spread(config.depth, 4),
+    )
+
+
+def _tipsv2(size: str, file: str, **options: Any) -> BackboneSpec:
+    config = _vit(size, 14, 32, layer_scale=True, num_registers=1, interpolation="bilinear", **options)
+    return BackboneSpec(
+        name=f"tipsv2_vit{size}14",
+        family="tipsv2",
+        config=config,
+        hub_id=f"google/tipsv2-{size}14",
+        url=f"https://storage.googleapis.com/tips_data/v2_0/checkpoints/pytorch/tips_v2_oss_{file}_vision.npz",
+        # By the project's README; timm lists the same parameters under Apache-2.0.
+        licence="CC-BY-4.0",
+        image_size=448,
+        blocks=spread(config.depth, 3),
+        v1_blocks=spread(config.depth, 4),
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+    )
+
+
 # The hexadecimal part is the file's SHA-256.
 _OPENAI_FILES = {
     "clip_vitl14_336": "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02/ViT-L-14-336px.pt",
@@ -221,10 +269,40 @@ _SPECS = (
         for size, gated in (("s", False), ("s", True), ("b", False), ("l", False), ("h", True))
     ),
     _dinov3("l", satellite=True),
+    *(_lingbot(size) for size in "sbl"),
+    _tipsv2("b", "b14"),
+    _tipsv2("l", "l14"),
+    _tipsv2("so400m", "so14", mlp_width=4304),
+    _tipsv2("g", "g14", mlp_width=4096, gated=True),
     _clip("l", 14, native=336, image_size=518),
     _clip("l", 14),
     _clip("b", 16),
     _clip("b", 32),
+    BackboneSpec(
+        name="clip_vitb16_plus_240",
+        family="clip",
+        # OpenCLIP's, with PyTorch's own GELU.
+        config=VitConfig(
+            width=896,
+            depth=12,
+            heads=14,
+            mlp_width=3584,
+            patch_size=16,
+            native_grid=15,
+            norm_epsilon=1e-5,
+            patch_bias=False,
+            pre_norm=True,
+            projection=640,
+            interpolation="size",
+        ),
+        hub_id="timm/vit_base_patch16_plus_clip_240.laion400m_e31",
+        url="https://github.com/mlfoundations/open_clip/releases/download/v0.2-weights/"
+        "vit_b_16_plus_240-laion400m_e31-8fb26589.pt",
+        licence="MIT",
+        image_size=240,
+        mean=OPENAI[0],
+        std=OPENAI[1],
+    ),
     BackboneSpec(
         name="point_mae",
         family="point_mae",
@@ -232,6 +310,7 @@ _SPECS = (
         hub_id="",
         url="https://github.com/Pang-Yatian/Point-MAE/releases/download/main/pretrain.pth",
         licence="MIT",
+        local_file="pointmae_pretrain.pth",
         resize="nearest, to a square",
         v1_blocks=(),
     ),

@@ -13,7 +13,7 @@ from musc_jax._text import shown
 from weights.errors import WeightsError
 from weights.files import Entry
 from weights.rules import Rule, Scheme, Shape
-from weights.schemes import SCHEMES
+from weights.schemes import SCHEMES, named_like
 
 _LISTED = 12
 _FLOATS = ("float64", "float32", "float16", "bfloat16")
@@ -41,7 +41,7 @@ def scheme_of(family: str, entries: Mapping[str, Entry], file: str) -> Scheme:
         WeightsError: It follows none of the family's; says which family it looks like.
     """
     other = looks_like(entries)
-    if other in (None, family):
+    if other in (None, named_like(family)):
         for scheme in SCHEMES[family]:
             if scheme.marker in entries:
                 return scheme
@@ -94,8 +94,11 @@ def _values(
     broken = [name for name in scheme.zero if name in entries and np.any(entries[name].read())]
     if broken:
         raise WeightsError(f"{file}: does not fit this backbone: {broken[0]} is not 0; it is another model's head")
+    last: dict[str, np.ndarray] = {}
     for rule in rules:
-        parts = [entries[name].read().astype(np.float32) for name in rule.sources]
+        # Two rules in a row may take their parameters out of one entry, which is read, and held, once.
+        last = {name: last[name] if name in last else entries[name].read().astype(np.float32) for name in rule.sources}
+        parts = list(last.values())
         broken += [name for name, part in zip(rule.sources, parts, strict=True) if not np.isfinite(part).all()]
         yield rule.target, np.ascontiguousarray(rule.transform.apply(*parts))
     _refuse(file, **{"not finite": broken})

@@ -17,11 +17,12 @@ from musc_jax._text import shown
 from musc_jax.storage.signatures import START, foreign
 from weights.errors import WeightsError
 from weights.foreign import foreign_model, refuse_foreign
+from weights.npz_file import is_npz, npz_arrays
 from weights.torch_file import TorchFile
 
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 SAFETENSORS = ".safetensors"
-_OTHER_FORMS = ("*.index.json", "*.msgpack", "*.h5", "*.onnx", "*.gguf", "*.pb", "*.index", "*.npz", "*.zip")
+_OTHER_FORMS = ("*.index.json", "*.msgpack", "*.h5", "*.onnx", "*.gguf", "*.pb", "*.index", "*.zip")
 # Headers of the largest checkpoints take some 100 KB; the library would read one of 100 MB.
 _MAX_HEADER = 4 << 20
 _MAX_SETTINGS = 1 << 20
@@ -30,7 +31,7 @@ _MAX_ENTRIES = 10_000
 _TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 # What wrappers put in front of names, in any order.
 _WRAPPERS = re.compile(
-    r"(?:(?:module|base_model|MAE_encoder|state_dict|vision_model|backbone|vit|dinov2|dinov2_with_registers|model)\.)*"
+    r"(?:(?:module|base_model|MAE_encoder|state_dict|vision_model|backbone|vit|dinov2|dinov2_with_registers|vision_encoder|model)\.)*"
 )
 
 
@@ -97,10 +98,9 @@ def locate(path: Path) -> Checkpoint:
             return Checkpoint(file, _settings(path / "config.json"))
         if path.is_file():
             beside = path.parent / "config.json"
-            # .pth and .pt files come without one; a config.json there is another model's.
-            return Checkpoint(
-                path, _settings(beside) if path.suffix not in (".pth", ".pt") and beside.is_file() else None
-            )
+            # These come without one; a config.json there is another model's.
+            alone = path.suffix in (".pth", ".pt", ".npz")
+            return Checkpoint(path, _settings(beside) if not alone and beside.is_file() else None)
         if os.path.lexists(path):
             raise WeightsError(f"{path}: neither a file nor a folder (a broken link?); pass a path that is one")
     except OSError as error:
@@ -145,7 +145,10 @@ def read_entries(path: Path) -> dict[str, Entry]:
     with path.open("rb") as file:
         start = file.read(9)
     # By what it is, not by what it is called: the header of a safetensors file is JSON behind its length.
-    found = _safetensors(path) if path.suffix == SAFETENSORS or start[8:9] == b"{" else _torch(path)
+    if path.suffix == SAFETENSORS or start[8:9] == b"{":
+        found = _safetensors(path)
+    else:
+        found = _npz(path) if is_npz(path) else _torch(path)
     entries: dict[str, Entry] = {}
     for name, entry in found.items():
         bare = strip_prefixes(name)
@@ -204,6 +207,11 @@ def _torch(path: Path) -> dict[str, Entry]:
         name: Entry(tensor.shape, tensor.storage.dtype.name, partial(archive.read_parameter, tensor))
         for name, tensor in tensors.items()
     }
+
+
+def _npz(path: Path) -> dict[str, Entry]:
+    arrays = npz_arrays(path, most=_MAX_ENTRIES)
+    return {name: Entry(array.shape, array.dtype.name, array.read) for name, array in arrays.items()}
 
 
 def strip_prefixes(name: str) -> str:

@@ -123,8 +123,6 @@ def of_archive(names: Sequence[str]) -> Foreign | None:
     """What a ZIP archive with these members is; None if it may be a checkpoint of PyTorch."""
     if any(name.rpartition("/")[2] == "data.pkl" for name in names):
         return None
-    if names and all(name.endswith(".npy") for name in names):
-        return Foreign("a NumPy archive (.npz), which is not read", _PASS)
     if any(name.endswith(("model.weights.h5", "variables.h5")) for name in names):
         return Foreign("a model of Keras, which is not read", _PASS)
     inside = next((name for name in names if name.endswith(_INSIDE)), None)

@@ -45,6 +45,9 @@ ROWS_OF_PATCHES = Transform(
 LINEAR = Transform(lambda x: x.T, lambda t: [{t[::-1]}])
 # A convolution of width 1, (out, in, 1), to (in, out).
 POINTWISE = Transform(lambda x: x.reshape(x.shape[:2]).T, lambda t: [{t[::-1], (*t[::-1], 1)}])
+# Two linear layers, or their biases, that are joined as rows.
+FIRST_OF_TWO = Transform(lambda x: x[: len(x) // 2].T, lambda t: [{(2 * t[-1], *t[:-1])}])
+SECOND_OF_TWO = Transform(lambda x: x[len(x) // 2 :].T, FIRST_OF_TWO.sources)
 # (out, 3, p, p) to (p * p * 3, out): rows, columns, colours, as patches are flattened.
 PATCHES = Transform(lambda x: x.transpose(2, 3, 1, 0).reshape(-1, x.shape[0]), _patch_shapes)
 THREE_LINEAR = Transform(
@@ -70,6 +73,7 @@ class Scheme(NamedTuple):
         blocks: What comes before a block's number.
         hidden: The MLP's first weight, behind a block's number.
         gate: The weight of a gated MLP's gate, likewise; "" where no such model has this scheme.
+        gate_parts: 2 where the first layer is joined to the gate, behind it.
         patches, positions: The patch projection and the position embedding; "" where there are none.
         class_rows: Rows of the position embedding in front of the patches'.
         registers: Register tokens; "" where there are none.
@@ -87,6 +91,7 @@ class Scheme(NamedTuple):
     hidden: str
     ignored: str
     gate: str = ""
+    gate_parts: int = 1
     patches: str = ""
     positions: str = ""
     class_rows: int = 1

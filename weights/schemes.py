@@ -6,6 +6,7 @@ from collections.abc import Callable
 from musc_jax.models import PointTransformerConfig, VitConfig
 from weights import rotary_schemes
 from weights.rules import (
+    FIRST_OF_TWO,
     FLAT,
     LINEAR,
     PATCHES,
@@ -13,6 +14,7 @@ from weights.rules import (
     ROWS,
     ROWS_OF_PATCHES,
     SAME,
+    SECOND_OF_TWO,
     Rule,
     Scheme,
     Transform,
@@ -31,6 +33,7 @@ _OPENAI_TEXT = (
     r"transformer\..*|token_embedding\.weight|positional_embedding|ln_final\..*|text_projection|logit_scale|logit_bias"
     r"|attn_mask|input_resolution|context_length|vocab_size"
 )
+_TIPS_TEXT = r"|text_encoder\..*|text_model\..*|temperature(_contrastive)?"
 _POINT_MAE_TRAINING = (
     r"(.*\.)?num_batches_tracked|mask_token|decoder_pos_embed\..*|MAE_decoder\..*|increase_dim\..*|optimizer\..*"
 )
@@ -54,8 +57,11 @@ def _transformers_dino(c: VitConfig) -> list[Rule]:
         rules += separate_qkv(f"{b}qkv", f"{a}query", f"{a}key", f"{a}value")
         rules += dense(f"{b}proj", f"{layer}attention.output.dense")
         if c.layer_scale:
+            first, last = ("up_proj", "down_proj") if c.gated else ("fc1", "fc2")
             rules += norm(f"{b}norm1", f"{layer}norm1") + norm(f"{b}norm2", f"{layer}norm2")
-            rules += dense(f"{b}fc1", f"{layer}mlp.fc1") + dense(f"{b}fc2", f"{layer}mlp.fc2")
+            rules += dense(f"{b}fc1", f"{layer}mlp.{first}") + dense(f"{b}fc2", f"{layer}mlp.{last}")
+            if c.gated:
+                rules += dense(f"{b}gate", f"{layer}mlp.gate_proj")
             rules += [Rule(f"{b}scale{n}", (f"{layer}layer_scale{n}.lambda1",), SAME) for n in (1, 2)]
         else:
             rules += norm(f"{b}norm1", f"{layer}layernorm_before") + norm(f"{b}norm2", f"{layer}layernorm_after")
@@ -75,6 +81,13 @@ _RENAMED_DINO = (
     *_RENAMED,
     (re.compile(r"\.mlp\.fc1\."), ".intermediate.dense."),
     (re.compile(r"\.mlp\.fc2\."), ".output.dense."),
+)
+
+
+# TIPSv2's own program calls the two layers of an MLP as OpenAI does, or as DINOv2 does.
+_RENAMED_TIPS = (
+    (re.compile(r"\.mlp\.c_fc\."), ".mlp.fc1."),
+    (re.compile(r"\.mlp\.c_proj\."), ".mlp.fc2."),
 )
 
 
@@ -111,7 +124,13 @@ def _fused_blocks(c: VitConfig) -> list[Rule]:
         b, layer = f"blocks_{i}/", f"blocks.{i}."
         rules += norm(f"{b}norm1", f"{layer}norm1") + norm(f"{b}norm2", f"{layer}norm2")
         rules += dense(f"{b}qkv", f"{layer}attn.qkv") + dense(f"{b}proj", f"{layer}attn.proj")
-        rules += dense(f"{b}fc1", f"{layer}mlp.fc1") + dense(f"{b}fc2", f"{layer}mlp.fc2")
+        if c.gated:
+            for part, of in (("kernel", "weight"), ("bias", "bias")):
+                rules.append(Rule(f"{b}gate/{part}", (f"{layer}mlp.w12.{of}",), FIRST_OF_TWO))
+                rules.append(Rule(f"{b}fc1/{part}", (f"{layer}mlp.w12.{of}",), SECOND_OF_TWO))
+            rules += dense(f"{b}fc2", f"{layer}mlp.w3")
+        else:
+            rules += dense(f"{b}fc1", f"{layer}mlp.fc1") + dense(f"{b}fc2", f"{layer}mlp.fc2")
         if c.layer_scale:
             rules += [Rule(f"{b}scale{n}", (f"{layer}ls{n}.gamma",), SAME) for n in (1, 2)]
     return rules
@@ -233,6 +252,13 @@ _OWN = Scheme(
     positions="pos_embed",
     registers="register_tokens",
 )
+_TIMM_REGISTERS = _OWN._replace(
+    name="timm",
+    marker="reg_token",
+    rules=_original_dino(registers="reg_token", positions=ROWS_OF_PATCHES),
+    registers="reg_token",
+    class_rows=0,
+)
 _OPENAI = Scheme(
     name="OpenAI",
     marker="visual.class_embedding",
@@ -248,17 +274,24 @@ _OPENAI = Scheme(
 
 SCHEMES: dict[str, tuple[Scheme, ...]] = {
     "dinov3": rotary_schemes.SCHEMES,
+    "lingbot": rotary_schemes.SCHEMES,
     "dino": (_TRANSFORMERS_DINO, _OWN),
     "dinov2": (
         _TRANSFORMERS_DINO._replace(hidden="mlp.fc1.weight", rename=_renaming(_RENAMED)),
-        _OWN._replace(
-            name="timm",
-            marker="reg_token",
-            rules=_original_dino(registers="reg_token", positions=ROWS_OF_PATCHES),
-            registers="reg_token",
-            class_rows=0,
-        ),
+        _TIMM_REGISTERS,
         _OWN,
+    ),
+    "tipsv2": (
+        _TRANSFORMERS_DINO._replace(
+            hidden="mlp.fc1.weight",
+            gate="mlp.gate_proj.weight",
+            rename=_renaming(_RENAMED),
+            ignored=_TRANSFORMERS + _TIPS_TEXT,
+        ),
+        _TIMM_REGISTERS,
+        _OWN._replace(
+            gate="mlp.w12.weight", gate_parts=2, rename=_renaming(_RENAMED_TIPS), ignored=_HEADS + _TIPS_TEXT
+        ),
     ),
     "clip": (
         Scheme(
@@ -302,3 +335,11 @@ SCHEMES: dict[str, tuple[Scheme, ...]] = {
         ),
     ),
 }
+
+# Families whose files have another family's names, and are told from it by their sizes.
+_NAMED_LIKE = {"tipsv2": "dinov2", "lingbot": "dinov3"}
+
+
+def named_like(family: str) -> str:
+    """The family whose names this one's files have; mostly itself."""
+    return _NAMED_LIKE.get(family, family)

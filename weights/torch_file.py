@@ -39,7 +39,7 @@ class _Place(NamedTuple):
     checksum: int
 
 
-class _Guarded(io.FileIO):
+class GuardedFile(io.FileIO):
     """A file of which no reader gets much at once: zipfile believes any size that an archive declares."""
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -93,7 +93,7 @@ class TorchFile:
 
     def _open_zip(self) -> Any:
         members: dict[str, _Place] = {}
-        with _Guarded(self.path) as file, zipfile.ZipFile(file) as archive:
+        with GuardedFile(self.path) as file, zipfile.ZipFile(file) as archive:
             infos = sorted(archive.infolist(), key=lambda info: info.header_offset)
             if not infos:
                 raise BrokenPickleError("its list of members is empty")

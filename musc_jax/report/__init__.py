@@ -9,7 +9,13 @@ from musc_jax.report.comparison import (
     comparison_table,
 )
 from musc_jax.report.pictures import color_scale, overlay_picture, png_bytes, sample_picture
-from musc_jax.report.published_metrics import Published, difference_line, published, published_results
+from musc_jax.report.published_metrics import (
+    Published,
+    difference_line,
+    published,
+    published_results,
+    published_settings_of,
+)
 from musc_jax.report.regions import Region, enlarge_map, find_regions
 from musc_jax.report.settings import division, published_settings, run_settings
 from musc_jax.report.tables import metrics_csv, metrics_table, timings_table
@@ -35,6 +41,7 @@ __all__ = [
     "published",
     "published_results",
     "published_settings",
+    "published_settings_of",
     "run_settings",
     "sample_picture",
     "timings_table",

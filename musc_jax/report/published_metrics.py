@@ -122,6 +122,18 @@ def published_results(dataset: str, *, modality: str, backbone: str, variant: st
     return tuple(found)
 
 
+def published_settings_of(dataset: str) -> dict[tuple[str, str], tuple[str, ...]]:
+    """For which runs on a dataset the authors give results: variants by (modality, image backbone)."""
+    found = {}
+    for modality in ("rgb", "points", "rgb+points"):
+        for backbone in ("point_mae",) if modality == "points" else _BACKBONES:
+            setting = {"modality": modality, "backbone": backbone}
+            variants = tuple(v for v in _METHODS if published_results(dataset, variant=v, **setting))
+            if variants:
+                found[modality, backbone] = variants
+    return found
+
+
 def published(
     dataset: str,
     *,

@@ -20,6 +20,8 @@ FAMILIES = {
     "dino": ("dino_vitb8", "ViTModel", {"intermediate_size": 48}),
     "dinov2": ("dinov2_vitb14", "Dinov2Model", {"mlp_ratio": 2}),
     "registers": ("dinov2_vitb14_reg", "Dinov2WithRegistersModel", {"mlp_ratio": 2, "num_register_tokens": 4}),
+    "tipsv2": ("tipsv2_vitb14", "Tipsv2VisionModel", {"mlp_ratio": 2}),
+    "tipsv2_gated": ("tipsv2_vitg14", "Tipsv2VisionModel", {"mlp_ratio": 2, "use_swiglu_ffn": True}),
     "dinov3": ("dinov3_vitb16", "DINOv3ViTModel", {"intermediate_size": 48, "num_register_tokens": 4}),
     "dinov3_gated": (
         "dinov3_vits16plus",
@@ -33,6 +35,11 @@ FAMILIES = {
         },
     ),
     "clip": ("clip_vitl14", "CLIPVisionModelWithProjection", {"intermediate_size": 48, "projection_dim": 24}),
+    "openclip": (
+        "clip_vitb16_plus_240",
+        "CLIPVisionModelWithProjection",
+        {"intermediate_size": 48, "projection_dim": 24, "hidden_act": "gelu"},
+    ),
     "clip_alone": ("clip_vitl14", "CLIPVisionModel", {"intermediate_size": 48}),
     "clip_whole": ("clip_vitl14", "CLIPModel", {"intermediate_size": 48}),
 }
@@ -103,8 +110,13 @@ def original_dino(entries):
 
 
 def timm_registers(entries):
+    """timm's names of a model that transformers has saved."""
+    return timm_own_registers(original_dino(entries))
+
+
+def timm_own_registers(entries):
     """timm adds the class token's position to the class token, and has none for it."""
-    out = original_dino(entries)
+    out = dict(entries)
     positions, out["reg_token"] = out.pop("pos_embed"), out.pop("register_tokens")
     out.pop("mask_token")
     out["cls_token"] = out["cls_token"] + positions[:, :1]

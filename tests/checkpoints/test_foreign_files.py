@@ -38,12 +38,6 @@ def tarred(name):
     return file.getvalue()
 
 
-def npz():
-    file = io.BytesIO()
-    np.savez(file, a=np.ones(3), **{"layer/kernel": np.ones(2), "other/kernel": np.zeros(2)})
-    return file.getvalue()
-
-
 def npy():
     file = io.BytesIO()
     np.save(file, np.ones(3))
@@ -65,7 +59,6 @@ FOREIGN = {
     "w.pth, a Git LFS pointer": (POINTER, "a Git LFS pointer, not the file itself; fetch that by `git lfs pull`"),
     "w.safetensors, a Git LFS pointer": (POINTER, "a Git LFS pointer"),
     "w.bin, a git-annex pointer": (b"/annex/objects/SHA256E-s3--abc.bin\n", "a git-annex pointer.*git annex get"),
-    "w.npz, of one top folder": (npz(), r"a NumPy archive \(.npz\), which is not read; pass the model's checkpoint"),
     "w.npy, an array": (npy(), "a single array of NumPy"),
     "w.pth, a page": (b"\n<!DOCTYPE html><html>Sign in</html>", "a web page, not the file itself; .*fetch it again"),
     "w.safetensors, an answer in XML": (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "a web page"),

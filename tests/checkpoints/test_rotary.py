@@ -1,5 +1,6 @@
 """DINOv3: its positions as the paper states them, its ways of saying that keys have no bias, its files' signs."""
 
+import dataclasses
 import json
 
 import checkpoint_formats as formats
@@ -12,6 +13,9 @@ from safetensors.numpy import load_file, save_file
 import weights
 from musc_jax.models.layers import rotated
 from musc_jax.models.positions import rotary_angles
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
 
 BARE = {"heads": formats.HEADS}
 
@@ -63,9 +67,13 @@ def test_no_bias_at_all_is_a_bias_of_0(saved, tmp_path):
     zeros = {k: np.zeros_like(v) if k in biases else v for k, v in entries.items()}
     without = {k: v for k, v in entries.items() if k not in biases}
     save_file(zeros, tmp_path / "zeros.safetensors")
-    save_file(formats.timm_dinov3(without), tmp_path / "bare.safetensors")
+    bare = formats.timm_dinov3(without)
+    save_file(bare, tmp_path / "bare.safetensors")
+    # PyTorch's files give out each of their tensors once.
+    torch.save({k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in bare.items()}, tmp_path / "bare.pth")
     want = tokens(weights.load(tmp_path / "zeros.safetensors", backbone, **BARE))
-    np.testing.assert_array_equal(tokens(weights.load(tmp_path / "bare.safetensors", backbone, **BARE)), want)
+    for name in ("bare.safetensors", "bare.pth"):
+        np.testing.assert_array_equal(tokens(weights.load(tmp_path / name, backbone, **BARE)), want)
     assert np.abs(tokens(weights.load(folder, backbone)) - want).max() > 0.01
 
 
@@ -79,6 +87,34 @@ def test_a_mask_takes_the_keys_bias_away(saved, tmp_path):
         save_file(file, tmp_path / f"{name}.safetensors")
     plain, masked = (weights.load(tmp_path / f"{name}.safetensors", backbone, **BARE) for name in ("plain", "masked"))
     np.testing.assert_array_equal(tokens(masked), tokens(plain))
+
+
+@pytest.mark.parametrize("naming", ["its own", "timm"])
+def test_lingbots_files(saved, tmp_path, naming):
+    """DINOv3's parameters but for the keys' bias, which is there and 0."""
+    backbone, _, entries = saved
+    keyless = {k: np.zeros_like(v) if k.endswith("k_proj.bias") else v for k, v in entries.items()}
+    save_file(keyless, tmp_path / "w.safetensors")
+    want = tokens(weights.load(tmp_path / "w.safetensors", backbone, **BARE))
+    if naming == "timm":
+        keyless = {k: v for k, v in keyless.items() if not k.endswith("k_proj.bias")}
+        file = formats.timm_dinov3(keyless)
+    else:
+        file = formats.meta_dinov3(keyless, masked=False)
+    torch.save(
+        {"backbone": {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in file.items()}}, tmp_path / "model.pt"
+    )
+    np.testing.assert_array_equal(tokens(weights.load(tmp_path / "model.pt", "lingbot_vitb16", **BARE)), want)
+
+
+@pytest.mark.parametrize(
+    ("name", "of"),
+    [("lingbot_vits16", "dinov3_vits16"), ("lingbot_vitb16", "dinov3_vitb16"), ("lingbot_vitl16", "dinov3_vitl16")],
+)
+def test_lingbots_sizes_are_dinov3s(name, of):
+    one, other = weights.BACKBONES[name], weights.BACKBONES[of]
+    assert one.config == dataclasses.replace(other.config, native_grid=one.config.native_grid)
+    assert (one.blocks, one.v1_blocks, one.mean, one.std) == (other.blocks, other.v1_blocks, other.mean, other.std)
 
 
 def test_a_bias_that_one_block_lacks_is_missing(saved, tmp_path):

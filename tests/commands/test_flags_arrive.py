@@ -173,6 +173,17 @@ TABLE = {
     "max_pixels=9": (FOLDER, {"data.folder.max_pixels": 9}),
     # With what
     "backbone=dino_vitb16": ((), {"image.backbone": "dino_vitb16", "data.working": (224, 16)}),
+    # OpenCLIP's model has an activation of its own.
+    "backbone=clip_vitb16_plus_240": (
+        (),
+        {
+            "image.backbone": "clip_vitb16_plus_240",
+            "image.activation": "gelu",
+            "config.image_size": 240,
+            "data.size": 240,
+            "data.working": (240, 16),
+        },
+    ),
     "weights_rgb=x": ((), {"image.path": "x"}),
     "weights_points=x": ((), {"points.path": "x"}),
     "features=x": (
