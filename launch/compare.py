@@ -185,6 +185,13 @@ def _backbone(config: Mapping[str, Any], path: Path) -> str:
     return name
 
 
+def _comparable(dataset: str) -> str:
+    """What is published for a dataset, to be said behind what is not."""
+    settings = report.published_settings_of(dataset).items()
+    listed = "; ".join(f"{modality}, {backbone}, {' or '.join(found)}" for (modality, backbone), found in settings)
+    return f"; there are results for {listed}" if listed else ""
+
+
 def _with_published(run: Run) -> list[_Result]:
     """A run and the published results of its setting, or of the setting nearest to it.
 
@@ -204,7 +211,7 @@ def _with_published(run: Run) -> list[_Result]:
     candidates = report.published_results(run.dataset, **setting)
     if not candidates:
         shown = ", ".join(setting.values())
-        raise CompareError(f"{run.path}: nothing is published for {run.dataset} with {shown}")
+        raise CompareError(f"{run.path}: nothing is published for {run.dataset} with {shown}{_comparable(run.dataset)}")
     division = report.division(run.record)
     same = [c for c in candidates if (c.subsets, c.batch_size) == division]
     whole = [c for c in candidates if (c.subsets, c.batch_size) == (1, None)]

@@ -208,6 +208,22 @@ def test_no_table_fits(call, tmp_path, dataset, setting, categories, message):
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("backbone", ["dinov3_vitb16", "tipsv2_vitl14", "lingbot_vits16", "clip_vitb16_plus_240"])
+def test_which_backbones_results_are_published_with_is_said(call, tmp_path, backbone):
+    run = write(tmp_path, "mvtec3d", {"bagel": ROW}, config_of("rgb", backbone))
+    _, _, err, _ = call(run)
+    released = "released or paper or v1"
+    assert f"with rgb, {backbone}, released; there are results for rgb, dino_vitb8, {released}; " in err
+    for listed in (
+        f"rgb, clip_vitl14_336, {released}",
+        "points, point_mae, released or paper",
+        "rgb+points, dino_vitb8, ",
+    ):
+        assert f"; {listed}" in err
+    assert err.count("\n") == 1
+    assert "there are results" not in call(write(tmp_path, "synthetic", {"Praline": ROW}, config_of(*BOTH)))[2]
+
+
 @pytest.mark.parametrize("variant", ["released", "paper", "v1"])
 @pytest.mark.parametrize("modality", ["rgb", "points", "rgb+points"])
 def test_usual_values_are_those_of_the_config(tmp_path, variant, modality):
