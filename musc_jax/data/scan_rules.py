@@ -66,6 +66,7 @@ def decide_scan_rules(
         return ScanRules(invalid=layout.invalid or (), heights=heights, camera=layout.camera)
     maps, clouds = [f for f in facts if f.form == "map"], [f for f in facts if f.form != "map"]
     invalid = _decide_invalid(facts, layout, account)
+    _account_for_lone_values(facts, layout, account, invalid)
     units: dict[str, float | list[float]] = {}
     lines: list[str] = []
     map_scale, pitch = decide_map_units(maps, layout, units, lines, report) if maps else (0.001, (0.001, 0.001))
@@ -110,6 +111,31 @@ def _decide_invalid(facts: Sequence[ScanFacts], layout: FolderLayout, account: A
         "; ".join(lines),
     )
     return chosen
+
+
+def _account_for_lone_values(
+    facts: Sequence[ScanFacts], layout: FolderLayout, account: Account, invalid: Sequence[float]
+) -> None:
+    """Name values far outside that count because no other scan shares them: they shrink all else of their clouds."""
+    if layout.invalid is not None:
+        return
+    found = [
+        (fact.path, extreme)
+        for fact in facts
+        for extreme in fact.far
+        # Depth below 0 is told by each scan's own check.
+        if extreme.value not in invalid and not (extreme.value < 0 and fact.form == "map" and layout.camera is not None)
+    ]
+    if not found:
+        return
+    (path, first), *others = found
+    more = f"; the same of {len(others)} other values" if others else ""
+    account.add(
+        "lone_values",
+        [[str(path), extreme.value, extreme.share] for path, extreme in found],
+        f"{readable(path)}: {first.value:.10g} in {first.share:.2%} of its pixels is far outside of all others and "
+        f"counts; --invalid={first.value:.10g} says that it means no point{more}",
+    )
 
 
 def _decide_order(

@@ -160,7 +160,12 @@ def test_what_only_one_scan_has_or_what_is_near_is_a_point(tmp_path):
         write(tmp_path / name, scans)
         dataset = load(tmp_path / name)
         assert all(there(points).all() for points in points_of(dataset))
-        assert not any("--invalid" in line for line in account(dataset).lines)
+        lines = [line for line in account(dataset).lines if "--invalid" in line]
+        # The points of a unit sphere, which the stray one alone spans.
+        assert len(lines) == (name == "stray")
+    share = hole(0).mean()
+    assert f"0.npy: 90 in {share:.2%} of its pixels is far outside of all others and counts; --invalid=90" in lines[0]
+    assert account(dataset).facts["lone_values"] == [[str(tmp_path / "stray" / "0.npy"), 90.0, pytest.approx(share)]]
 
 
 def test_invalid_overrules_what_is_likely(tmp_path):
