@@ -69,6 +69,10 @@ def _of_scores(setting: Setting, name: str) -> Call:
             (unit[0].reshape(side, side, width),),
             {"degrees": (1, 3, 5), "by_count": False, "similarity_weighting": True},
         ),
+        "block_minima": (
+            (*(inputs.unit_features(setting.pick(8, 2), tokens, width) for _ in range(2)), None, None),
+            {"precision": "full"},
+        ),
         "pair_minima": ((*unit, None, None), {"precision": "full"}),
         "lowest_mean": ((scores[0],), {"count": max(1, others * 3 // 10), "axis": 1}),
         "rank_match": ((*scores, None), {}),
@@ -86,7 +90,7 @@ INPUTS: dict[str, Callable[[Setting], Call]] = {
     },
     **{
         name: partial(_of_scores, name=name)
-        for name in ("window_pooling", "pair_minima", "lowest_mean", "rank_match", "enhance_by_rank")
+        for name in ("window_pooling", "block_minima", "pair_minima", "lowest_mean", "rank_match", "enhance_by_rank")
     },
 }
 

@@ -295,6 +295,8 @@ class Config:
                 variant=variant,
                 enhancement="cae" not in self.ablate,
                 trust="trust" not in self.ablate,
+                tokens_at_once=kind.tokens_at_once,
+                samples_at_once=kind.samples_at_once,
                 implementation=self.implementation,
             ),
             rescoring=Rescoring(

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from musc_jax._arrays import Array, as_float, expect_shape, safe_sqrt, same_dtype
 from musc_jax.kernels import operation
 from musc_jax.kernels.rounding import expect_precision, in_half, is_rounded
+from musc_jax.pair_blocks import samples_of_block, scores_of_all
 from musc_jax.references import draw_references
 
 
@@ -206,6 +207,7 @@ def panel_scores(
     precision: str = "full",
     half_type: str | None = None,
     implementation: str = "auto",
+    tokens_at_once: int = 0,
 ) -> Float[jax.Array, "B T M"]:
     """Scores of the patches of a few samples by T samples, in one direction (paper eq. 7).
 
@@ -218,6 +220,7 @@ def panel_scores(
         precision: One of `musc_jax.kernels.rounding.PRECISIONS`.
         half_type: The type that "fast" rounds to; default by platform.
         implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
+        tokens_at_once: Rows of a product at the most, of as many samples as have no more; default those of one.
 
     Raises:
         ValueError: Wrong shapes, an unknown precision or implementation.
@@ -226,7 +229,14 @@ def panel_scores(
     expect_shape("references", references, (None, *queries.shape[1:]))
     expect_precision(precision)
     queries, references = same_dtype(queries, references)
-    run = partial(_squared_by, valid=valid, implementation=implementation)
+    size = samples_of_block(queries.shape[1], tokens_at_once)
+
+    def run(queries: jax.Array, references: jax.Array, *, precision: str = "full") -> jax.Array:
+        options: dict[str, Any] = {"precision": precision, "implementation": implementation}
+        if size > 1:
+            return scores_of_all(queries, references, None, valid, size=size, **options)[0]
+        return _squared_by(queries, references, valid=valid, **options)
+
     if is_rounded(queries, precision):
         return safe_sqrt(in_half(run, queries, references, half_type=half_type))
     return safe_sqrt(run(queries, references, precision=precision))
@@ -241,6 +251,7 @@ def block_scores(
     precision: str = "full",
     half_type: str | None = None,
     implementation: str = "auto",
+    tokens_at_once: int = 0,
 ) -> tuple[Float[jax.Array, "B T M"], Float[jax.Array, "T B M"]]:
     """Scores of a few samples by T others, and of these by those; each pair is multiplied once (paper eq. 7).
 
@@ -257,8 +268,13 @@ def block_scores(
         jnp.asarray(x.reshape(-1), jnp.int32) for x in np.mgrid[: first.shape[0], : second.shape[0]].reshape(2, -1)
     )
 
+    size = samples_of_block(first.shape[1], tokens_at_once)
+
     def run(a: jax.Array, b: jax.Array, *, precision: str = "full") -> jax.Array:
         options: dict[str, Any] = {"precision": precision, "implementation": implementation}
+        if size > 1:
+            there, back = scores_of_all(a, b, valid_first, valid_second, size=size, **options)
+            return jnp.stack([there, back.swapaxes(0, 1)])
         return jnp.stack(squared_of_pairs(a, b, rows, columns, valid_first, valid_second, **options))
 
     if is_rounded(first, precision):

@@ -18,6 +18,13 @@ _IMAGES_AT_ONCE = {"cpu": 1}
 _IMAGES_AT_ONCE_ELSEWHERE = 16
 _CLOUDS_AT_ONCE = {"cpu": 1}
 _CLOUDS_AT_ONCE_ELSEWHERE = 32
+# A CPU multiplies pair by pair and keeps the product in its cache. Elsewhere one product is of as many samples as have
+# 6272 tokens together, 8 of 784: of float16 at N = 150 an H200 makes 198 TFLOP/s so, 47 pair by pair. As many samples
+# as that are finished at a time takes a seventh of the time that one by one does.
+_TOKENS_AT_ONCE = {"cpu": 0}
+_TOKENS_AT_ONCE_ELSEWHERE = 6272
+_SAMPLES_AT_ONCE = {"cpu": 1}
+_SAMPLES_AT_ONCE_ELSEWHERE = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +37,8 @@ class Device:
         capability: NVIDIA's compute capability, as "9.0"; "" elsewhere.
         images_at_once: Images that go through a backbone at a time.
         clouds_at_once: Clouds that go through a stage at a time, and maps that are made at a time.
+        tokens_at_once: Rows of a product of pairs of samples; 0: of one pair.
+        samples_at_once: Samples whose pair scores are finished at a time.
     """
 
     platform: str
@@ -37,6 +46,8 @@ class Device:
     capability: str
     images_at_once: int
     clouds_at_once: int
+    tokens_at_once: int
+    samples_at_once: int
 
     @classmethod
     def of(cls, device: Any) -> "Device":
@@ -50,6 +61,8 @@ class Device:
             str(getattr(device, "compute_capability", "")) if platform == "cuda" else "",
             _IMAGES_AT_ONCE.get(platform, _IMAGES_AT_ONCE_ELSEWHERE),
             _CLOUDS_AT_ONCE.get(platform, _CLOUDS_AT_ONCE_ELSEWHERE),
+            _TOKENS_AT_ONCE.get(platform, _TOKENS_AT_ONCE_ELSEWHERE),
+            _SAMPLES_AT_ONCE.get(platform, _SAMPLES_AT_ONCE_ELSEWHERE),
         )
 
 
@@ -175,6 +188,8 @@ class Scoring:
         variant: "released" or "paper", of the enhancement.
         enhancement: Whether modalities enhance each other.
         trust: Whether they do by as much as references agree.
+        tokens_at_once: Rows of a product of pairs of samples; 0: of one pair.
+        samples_at_once: Samples whose pair scores are finished at a time.
         implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
     """
 
@@ -187,6 +202,8 @@ class Scoring:
     variant: str
     enhancement: bool
     trust: bool
+    tokens_at_once: int
+    samples_at_once: int
     implementation: str
 
     def finish(self, *, both: bool) -> Finish:

@@ -127,6 +127,11 @@ def test_what_the_device_decides(backbones):
         {n: r.device.clouds_at_once for n, r in found.items()},
     ):
         assert sizes == {"cpu": 1, "cuda": 32, "rocm": 32, "tpu": 32}
+    for name, elsewhere in (("tokens_at_once", 6272), ("samples_at_once", 32)):
+        for part in ("device", "scoring"):
+            sizes = {n: getattr(getattr(r, part), name) for n, r in found.items()}
+            assert sizes.pop("cpu") == {"tokens_at_once": 0, "samples_at_once": 1}[name]
+            assert set(sizes.values()) == {elsewhere}
     assert Device.of(device("cpu")).capability == ""
 
 

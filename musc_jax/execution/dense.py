@@ -10,9 +10,10 @@ import numpy as np
 from musc_jax._arrays import Array, safe_sqrt
 from musc_jax.execution.feature_store import StoredArray
 from musc_jax.execution.programs import InFlight
-from musc_jax.execution.schedule import Counter, Machine, Products, Stage, masks_of
+from musc_jax.execution.schedule import Counter, Machine, Products, Stage, map_some, masks_of
 from musc_jax.kernels.rounding import common_scale
 from musc_jax.mutual import Finish, Scorers, finish_sample, without_garbage
+from musc_jax.pair_blocks import in_blocks, samples_of_block, scores_into
 from musc_jax.pairs import pair_rows, panel_scores, squared_of_pairs
 from musc_jax.references import References, listed_pairs
 
@@ -43,7 +44,8 @@ def score_stage(
     tokens, scales = run("mutual scoring", _prepare, on_device, tuple(queries), tuple(valid), half_type=half)
     del on_device
     columns, units = Scorers.of(references)
-    options: dict[str, Any] = {"finish": finish, "num_units": references.num_units}
+    at_once = products.finished_together(sum(x.shape[1] for x in tokens), len(references.samples))
+    options: dict[str, Any] = {"finish": finish, "num_units": references.num_units, "at_once": at_once}
     per_sample = (columns, tuple(queries), tuple(extra))
     if not (references.everyone or references.listed):
         return _by_panels(tokens, scales, valid, units, per_sample, references, machine, products, progress, options)
@@ -53,6 +55,10 @@ def score_stage(
         tables = _tables(tokens, tuple(valid), (met.first, met.second), machine, products, calls)
         rows = met.rows + met.back * np.int32(tables[0].shape[1])
         per_sample = (references.slots, *per_sample[1:])
+    elif (size := samples_of_block(max(x.shape[1] for x in tokens), products.tokens_at_once)) > 1:
+        tables = _tables_in_blocks(tokens, tuple(valid), min(size, len(columns)), machine, products, calls)
+        index = np.arange(len(columns), dtype=np.int32)
+        rows = index[:, None] * np.int32(tables[0].shape[0]) + index[None]
     else:
         everyone = np.triu_indices(len(columns), k=1)
         tables = _tables(tokens, tuple(valid), everyone, machine, products, calls)
@@ -75,7 +81,7 @@ class _Calls:
 
     def _tell(self, call: tuple[jax.Array, int, int]) -> None:
         result, done, total = call
-        result.block_until_ready()
+        jax.block_until_ready(result)
         if self._progress is not None:
             self._progress(done, total)
 
@@ -113,15 +119,66 @@ def _tables(
     size = -(-len(first) // calls)
     index = np.minimum(np.arange(calls * size), len(first) - 1)
     wide = [jnp.float32 if x.dtype.itemsize == 2 else x.dtype for x in tokens]
-    tables = tuple(jnp.zeros((2, calls * size, x.shape[1]), dtype) for x, dtype in zip(tokens, wide, strict=True))
+    shapes, run = tuple((2, calls * size, x.shape[1]) for x in tokens), machine.programs.run
+    tables = run("mutual scoring", _zeros, shapes=shapes, dtypes=tuple(str(jnp.dtype(x)) for x in wide))
     options: dict[str, Any] = {"precision": products.precision, "implementation": products.implementation}
     for call in range(calls):
         some = index[call * size : (call + 1) * size]
         met = (first[some].astype(np.int32), second[some].astype(np.int32), np.int32(call * size))
-        run = machine.programs.run
         tables, written = run("mutual scoring", _fill, tables, tokens, masks, *met, donate=(0,), **options)
         progress.add(written, call + 1, calls)
     return tables
+
+
+def _tables_in_blocks(
+    tokens: tuple[jax.Array, ...],
+    masks: tuple[np.ndarray | None, ...],
+    size: int,
+    machine: Machine,
+    products: Products,
+    progress: _Calls,
+) -> tuple[jax.Array, ...]:
+    """Squared scores (N, N, M) of all by all, filled up to whole blocks of samples; each pair of them meets once."""
+    run = machine.programs.run
+    tokens, masks = run("mutual scoring", _in_blocks, tokens, masks, size=size)
+    first, second = (x.astype(np.int32) for x in np.triu_indices(len(tokens[0]) // size))
+    work = len(first) * sum(float(size * x.shape[1]) ** 2 * x.shape[2] for x in tokens)
+    calls = min(len(first), max(1, round(work / _WORK_AT_ONCE)))
+    some = -(-len(first) // calls)
+    index = np.minimum(np.arange(calls * some), len(first) - 1).reshape(calls, some)
+    wide = [jnp.float32 if x.dtype.itemsize == 2 else x.dtype for x in tokens]
+    shapes = tuple((x.shape[0], *x.shape[:2]) for x in tokens)
+    tables = run("mutual scoring", _zeros, shapes=shapes, dtypes=tuple(str(jnp.dtype(x)) for x in wide))
+    options: dict[str, Any] = {"precision": products.precision, "implementation": products.implementation}
+    for call, own in enumerate(index):
+        pairs = first[own], second[own]
+        tables, written = run(
+            "mutual scoring", _fill_blocks, tables, tokens, masks, *pairs, donate=(0,), size=size, **options
+        )
+        progress.add(written, call + 1, calls)
+    return tables
+
+
+def _zeros(*, shapes: tuple[tuple[int, ...], ...], dtypes: tuple[str, ...]) -> tuple[jax.Array, ...]:
+    return tuple(jnp.zeros(shape, dtype) for shape, dtype in zip(shapes, dtypes, strict=True))
+
+
+def _in_blocks(tokens: tuple, masks: tuple, *, size: int) -> tuple[tuple, tuple]:
+    return tuple(in_blocks(x, size) for x in tokens), tuple(in_blocks(x, size) for x in masks)
+
+
+def _fill_blocks(
+    tables: tuple[jax.Array, ...],
+    tokens: tuple[jax.Array, ...],
+    masks: tuple[jax.Array | None, ...],
+    rows: jax.Array,
+    columns: jax.Array,
+    **options: Any,
+) -> tuple[tuple[jax.Array, ...], jax.Array]:
+    """As `_fill`, of pairs of blocks."""
+    parts = zip(tables, tokens, masks, strict=True)
+    written = tuple(scores_into(table, x, mask, rows, columns, **options) for table, x, mask in parts)
+    return written, written[0][0, 0, 0]
 
 
 def _fill(
@@ -152,6 +209,7 @@ def _finish_all(
     *,
     finish: Finish,
     num_units: int,
+    at_once: int,
 ) -> tuple[jax.Array, ...]:
     flat = [table.reshape(-1, table.shape[2]) for table in tables]
 
@@ -160,7 +218,7 @@ def _finish_all(
         scores = [safe_sqrt(table[row]) * scale for table, scale in zip(flat, scales, strict=True)]
         return finish_sample(finish, num_units, scores, columns, units, masks, rest)
 
-    return jax.lax.map(one, (rows, per_sample))
+    return map_some(one, (rows, per_sample), at_once)
 
 
 def _by_panels(
@@ -179,13 +237,12 @@ def _by_panels(
     count, size = len(tokens[0]), min(_SAMPLES_AT_ONCE, len(tokens[0]))
     scorers = tuple(x[references.samples] for x in tokens)
     masks = tuple(None if mask is None else mask[references.samples] for mask in valid)
-    how: dict[str, Any] = {"precision": products.precision, "implementation": products.implementation}
     found, calls = [], _Calls(progress)
     for start in range(0, count, size):
         index = np.minimum(np.arange(start, start + size), count - 1)
         own, rest = jax.tree.map(lambda x: x[index], (tokens, per_sample))  # noqa: B023 - used at once
         panel = machine.programs.run(
-            "mutual scoring", _finish_panel, own, scorers, masks, scales, units, rest, **options, **how
+            "mutual scoring", _finish_panel, own, scorers, masks, scales, units, rest, **options, products=products
         )
         found.append(panel)
         calls.add(panel[0], min(start + size, count), count)
@@ -203,15 +260,21 @@ def _finish_panel(
     *,
     finish: Finish,
     num_units: int,
-    precision: str,
-    implementation: str,
+    at_once: int,
+    products: Products,
 ) -> tuple[jax.Array, ...]:
-    def one(sample: tuple) -> tuple[jax.Array, ...]:
-        tokens, (columns, queries, rest) = sample
-        scores = [
-            panel_scores(x[None], y, valid=mask, precision=precision, implementation=implementation)[0] * scale
-            for x, y, mask, scale in zip(tokens, scorers, masks, scales, strict=True)
-        ]
+    def by_scorers(own: tuple[jax.Array, ...]) -> list[jax.Array]:
+        parts = zip(own, scorers, masks, scales, strict=True)
+        return [panel_scores(x, y, valid=mask, **products.of_pairs) * scale for x, y, mask, scale in parts]
+
+    def finished(sample: tuple) -> tuple[jax.Array, ...]:
+        scores, (columns, queries, rest) = sample
         return finish_sample(finish, num_units, scores, columns, units, queries, rest)
 
-    return jax.lax.map(one, (own, per_sample))
+    def one(sample: tuple) -> tuple[jax.Array, ...]:
+        tokens, rest = sample
+        return finished(([x[0] for x in by_scorers(tuple(x[None] for x in tokens))], rest))
+
+    if not products.tokens_at_once:
+        return jax.lax.map(one, (own, per_sample))
+    return map_some(finished, (by_scorers(own), per_sample), at_once)

@@ -27,18 +27,37 @@ Counter = Callable[[int, int], None]
 """Called with (parts done, parts in all)."""
 
 
+# Scores that are finished together: 134 MB, of which the enhancement takes a dozen copies.
+_VALUES_AT_ONCE = 2**25
+
+
 class Products(NamedTuple):
-    """How tokens are multiplied.
+    """How tokens are multiplied, and how many samples at a time.
 
     Attributes:
         precision: One of `musc_jax.kernels.rounding.PRECISIONS`.
         half_type: The type that "fast" rounds to.
         implementation: One of `musc_jax.kernels.IMPLEMENTATIONS`.
+        tokens_at_once: Rows of a product at the most, of as many samples as have no more; 0: one pair of samples.
+        samples_at_once: Samples whose scores are finished at a time, at the most.
     """
 
     precision: str = "full"
     half_type: str = "bfloat16"
     implementation: str = "auto"
+    tokens_at_once: int = 0
+    samples_at_once: int = 1
+
+    @property
+    def of_pairs(self) -> dict[str, Any]:
+        """Options of `musc_jax.pairs.panel_scores` and `block_scores`."""
+        found = self._asdict()
+        del found["samples_at_once"]
+        return found
+
+    def finished_together(self, tokens: int, scorers: int) -> int:
+        """How many samples of so many tokens, scored by so many others, are finished at a time."""
+        return max(1, min(self.samples_at_once, _VALUES_AT_ONCE // max(1, tokens * scorers)))
 
 
 class Machine(NamedTuple):
@@ -91,6 +110,25 @@ class Schedule(Protocol):
             (N, M) patch scores of each modality.
         """
         ...
+
+
+def map_some(function: Callable[[Any], Any], samples: Any, at_once: int) -> Any:
+    """`jax.lax.map` over a tree of arrays with samples along the first axis, some of them mapped together.
+
+    The last part is filled up by repeating, so that there is one program for all, and parts are about equally large.
+    """
+    if at_once <= 1:
+        return jax.lax.map(function, samples)
+    count = len(jax.tree.leaves(samples)[0])
+    parts = -(-count // at_once)
+    size = -(-count // parts)
+    index = np.minimum(np.arange(parts * size), count - 1).astype(np.int32).reshape(parts, size)
+
+    def some(rows: jax.Array) -> Any:
+        return jax.vmap(function)(jax.tree.map(lambda x: x[rows], samples))
+
+    found = jax.lax.map(some, jax.numpy.asarray(index))
+    return jax.tree.map(lambda x: x.reshape(parts * size, *x.shape[2:])[:count], found)
 
 
 def masks_of(masks: Sequence[Array | None] | None, count: int) -> list[np.ndarray | None]:

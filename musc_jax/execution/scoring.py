@@ -18,7 +18,7 @@ from musc_jax.execution.memory import Plan, Tokens, plan_memory
 from musc_jax.execution.programs import Programs
 from musc_jax.execution.schedule import Machine, Products, Schedule
 from musc_jax.execution.similar import choose_references
-from musc_jax.resolved import Resolved
+from musc_jax.resolved import Resolved, Scoring
 
 
 class PatchScores(NamedTuple):
@@ -53,6 +53,18 @@ def plan_for(config: Resolved, count: int, budget: int, mesh: Mesh | None = None
     )
 
 
+def products_of(scoring: Scoring) -> Products:
+    """How tokens are multiplied, as a schedule wants to know it."""
+    return Products(
+        scoring.precision,
+        scoring.half_type,
+        scoring.implementation,
+        # The statements go pair by pair.
+        scoring.tokens_at_once if scoring.implementation == "auto" else 0,
+        scoring.samples_at_once,
+    )
+
+
 def devices_for(plan: Plan | None, mesh: Mesh | None) -> Mesh | None:
     """The devices over which `extract` works: one where the features stay in memory but not in several devices'."""
     return mesh if plan is None or plan.on_disk or plan.devices > 1 else None
@@ -72,7 +84,7 @@ def score_patches(
     extra = _patches(features, config)
     references = choose_references(features, config.scoring, programs)
     schedule, machine = _choose(features, programs, plan)
-    products = Products(config.scoring.precision, config.scoring.half_type, config.scoring.implementation)
+    products = products_of(config.scoring)
     count = len(modalities[0].stages)
 
     def scored(stage: int) -> tuple[jax.Array, ...]:

@@ -10,7 +10,7 @@ samples is multiplied once over all devices.
     scores = jax.jit(lambda z: sharded_mutual_scores(z, mesh))(features)
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -33,9 +33,10 @@ from musc_jax.execution.devices import (
 )
 from musc_jax.execution.programs import copy_to_host_async
 from musc_jax.execution.ring_of_lists import Block, Meetings, meetings, ring_of_lists, shifted
-from musc_jax.execution.schedule import Counter, Machine, Products, Stage, masks_of
+from musc_jax.execution.schedule import Counter, Machine, Products, Stage, map_some, masks_of
 from musc_jax.kernels.rounding import common_scale, expect_precision
 from musc_jax.mutual import AverageInterval, Finish, Scorers, finish_sample, interval_count
+from musc_jax.pair_blocks import samples_of_block, scores_among, scores_of_all
 from musc_jax.pairs import panel_scores, squared_of_pairs
 from musc_jax.references import References, draw_references
 from musc_jax.resolved import Device
@@ -61,28 +62,41 @@ def _half_ring(block: Block, devices: int, products: Products) -> jax.Array:
     """
     share, tokens, _ = block[0].shape
     at = jax.lax.axis_index(AXIS)
-    options = {"precision": products.precision, "implementation": products.implementation}
+    options: dict[str, Any] = {"precision": products.precision, "implementation": products.implementation}
+    size = samples_of_block(tokens, products.tokens_at_once)
 
     def of_pairs(visitor: Block, first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
         return squared_of_pairs(block[0], visitor[0], first, second, block[1], visitor[1], **options)
+
+    def of_all(own: Block, others: Block) -> tuple[jax.Array, jax.Array]:
+        """Scores of all own samples by all others, and of the others by the own."""
+        if size > 1:
+            return scores_of_all(own[0], others[0], own[1], others[1], size=size, **options)
+        every, other = (jnp.asarray(x, jnp.int32) for x in np.divmod(np.arange(share * share), share))
+        there, back = (x.reshape(share, share, tokens) for x in of_pairs(others, every, other))
+        return there, back.swapaxes(0, 1)
 
     dtype = jnp.float32 if block[0].dtype.itemsize == 2 else block[0].dtype
     scores = jax.lax.pcast(jnp.zeros((share, devices, share, tokens), dtype), (AXIS,), to="varying")
     # On its way before the own samples are compared: the transfer hides behind the products.
     visitor = shifted(block, 1, devices) if devices > 1 else block
-    if share > 1:
+    if size > 1:
+        scores = scores.at[:, at].set(scores_among(*block, size=size, **options))
+    elif share > 1:
         first, second = (jnp.asarray(x, jnp.int32) for x in np.triu_indices(share, k=1))
         to_second, to_first = of_pairs(block, first, second)
         scores = scores.at[first, at, second].set(to_second).at[second, at, first].set(to_first)
-    every, other = (jnp.asarray(x, jnp.int32) for x in np.divmod(np.arange(share * share), share))
     for step in range(1, (devices - 1) // 2 + 1):
         home = (at - step) % devices
         current, visitor = visitor, shifted(visitor, 1, devices) if step < devices // 2 else visitor
-        own, theirs = of_pairs(current, every, other)
-        scores = scores.at[:, home].set(own.reshape(share, share, tokens))
-        theirs = shifted(theirs.reshape(share, share, tokens).swapaxes(0, 1), -step, devices)
+        own, theirs = of_all(block, current)
+        scores = scores.at[:, home].set(own)
+        theirs = shifted(theirs, -step, devices)
         scores = scores.at[:, (at + step) % devices].set(theirs)
-    if devices % 2 == 0:
+    if devices % 2 == 0 and size > 1:
+        opposite = (at + devices // 2) % devices
+        scores = scores.at[:, opposite].set(_by_opposite(block, visitor, of_all, devices))
+    elif devices % 2 == 0:
         # Opposite devices hold each other's samples: each computes half of the pairs.
         opposite = (at + devices // 2) % devices
         side = (at >= devices // 2).astype(jnp.int32)
@@ -93,6 +107,31 @@ def _half_ring(block: Block, devices: int, products: Products) -> jax.Array:
         theirs = shifted(theirs, devices // 2, devices)
         scores = scores.at[visitor_table[1 - side], opposite, own_table[1 - side]].set(theirs)
     return scores.reshape(share, devices * share, tokens)
+
+
+def _by_opposite(block: Block, visitor: Block, of_all: Callable, devices: int) -> jax.Array:
+    """Scores (own, theirs, M) by the opposite device's samples, of which each of both computes half, in blocks.
+
+    The device in the first half of the ring takes its first samples by all of the other's, the other one all of its own
+    by the first one's last; with an odd number of samples the middle one is taken by both.
+    """
+    share = len(block[0])
+    half, later = -(-share // 2), jax.lax.axis_index(AXIS) >= devices // 2
+    theirs_last, own_first = (
+        jax.tree.map(lambda x, s=s: x[s], b)
+        for b, s in (
+            (visitor, slice(share - half, None)),
+            (block, slice(half)),
+        )
+    )
+    rows = jax.tree.map(partial(jnp.where, later), theirs_last, own_first)
+    everyone = jax.tree.map(partial(jnp.where, later), block, visitor)
+    there, back = of_all(rows, everyone)
+    received = shifted(jnp.where(later, there.swapaxes(0, 1), back), devices // 2, devices)
+    empty = jax.lax.pcast(jnp.zeros((share, share, received.shape[2]), received.dtype), (AXIS,), to="varying")
+    in_first = empty.at[share - half :].set(received.swapaxes(0, 1)).at[:half].set(there)
+    in_second = empty.at[:, :half].set(received).at[:, share - half :].set(back)
+    return jnp.where(later, in_second, in_first)
 
 
 def _without_garbage(block: jax.Array, needed: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -143,6 +182,8 @@ def _score_over_mesh(
     """
     columns, units = scorers
     chosen, count = drawn.samples, drawn.num_scored
+    num_tokens = sum(x.shape[1] for x in features)
+    at_once = products.finished_together(num_tokens, count if chosen is None else len(chosen))
     others, masks_of_others = (), ()
     if chosen is not None:
         index_of_others = np.array(chosen, np.int32)
@@ -174,9 +215,9 @@ def _score_over_mesh(
             def by_drawn(sample: tuple) -> tuple[jax.Array, ...]:
                 own, rest = sample
                 parts = zip(own, about, masks, strict=True)
-                return finished([panel_scores(o[None], s, valid=m, **products._asdict())[0] for o, s, m in parts], rest)
+                return finished([panel_scores(o[None], s, valid=m, **products.of_pairs)[0] for o, s, m in parts], rest)
 
-            return jax.lax.map(by_drawn, (tuple(tokens), per_sample))
+            return map_some(by_drawn, (tuple(tokens), per_sample), at_once)
         squared, scales = [], []
         for clean, mask in zip(tokens, valid, strict=True):
             scale = jnp.ones((), clean.dtype)
@@ -196,7 +237,7 @@ def _score_over_mesh(
                 rest = (jnp.arange(len(rest[0]), dtype=jnp.int32), *rest[1:])
             return finished([safe_sqrt(r[:count]) * s for r, s in zip(rows, scales, strict=True)], rest)
 
-        return jax.lax.map(by_all, (tuple(squared), per_sample))
+        return map_some(by_all, (tuple(squared), per_sample), at_once)
 
     filled = partial(_filled, mesh=mesh)
     blocks, per_sample, own_masks = jax.tree.map(filled, (features, (columns, query_mask, extra), reference_mask))

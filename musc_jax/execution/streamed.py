@@ -20,7 +20,7 @@ from musc_jax._arrays import Array
 from musc_jax.execution.feature_store import StoredArray
 from musc_jax.execution.memory import Plan
 from musc_jax.execution.programs import InFlight, Programs, copy_to_host_async
-from musc_jax.execution.schedule import Counter, Machine, Products, Stage, masks_of
+from musc_jax.execution.schedule import Counter, Machine, Products, Stage, map_some, masks_of
 from musc_jax.mutual import Finish, Scorers, finish_sample
 from musc_jax.pairs import block_scores, panel_scores
 from musc_jax.references import References
@@ -58,6 +58,7 @@ def score_stage(
         "finish": finish,
         "num_units": references.num_units,
         "num_scorers": len(references.samples),
+        "at_once": products.finished_together(sum(stage.shape[1] for stage in stages), len(references.samples)),
     }
     per_sample = (columns, tuple(queries), tuple(extra))
     out = [np.zeros(stage.shape[:2], np.float32) for stage in stages]
@@ -222,7 +223,7 @@ def _score_into(
 ) -> tuple[Float[jax.Array, "A B M"], Float[jax.Array, ""]]:
     """(scores with those by a few more samples where they belong, a number that is there when they are)."""
     tokens, valid = references
-    found = panel_scores(queries, tokens, valid=valid, **products._asdict())
+    found = panel_scores(queries, tokens, valid=valid, **products.of_pairs)
     # In place: nothing is there twice.
     written = jax.lax.dynamic_update_slice(scores, found, (row, column, jnp.zeros_like(row)))
     return written, written[0, 0, 0]
@@ -239,7 +240,7 @@ def _score_both_into(
 ) -> tuple[Float[jax.Array, "A A M"], Float[jax.Array, ""]]:
     """The same in both directions."""
     (own, valid_first), (other, valid_second) = first, second
-    there, back = block_scores(own, other, valid_first=valid_first, valid_second=valid_second, **products._asdict())
+    there, back = block_scores(own, other, valid_first=valid_first, valid_second=valid_second, **products.of_pairs)
     scores = jax.lax.dynamic_update_slice(scores, there, (row, column, jnp.zeros_like(row)))
     written = jax.lax.dynamic_update_slice(scores, back, (column, row, jnp.zeros_like(row)))
     return written, written[0, 0, 0]
@@ -253,9 +254,10 @@ def _finish_panel(
     finish: Finish,
     num_units: int,
     num_scorers: int,
+    at_once: int,
 ) -> tuple[jax.Array, ...]:
     def one(sample: tuple) -> tuple[jax.Array, ...]:
         own, (columns, masks, rest) = sample
         return finish_sample(finish, num_units, [x[:num_scorers] for x in own], columns, units, masks, rest)
 
-    return jax.lax.map(one, (scores, per_sample))
+    return map_some(one, (scores, per_sample), at_once)

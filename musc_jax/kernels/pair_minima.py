@@ -9,13 +9,13 @@ import jax.numpy as jnp
 from musc_jax._arrays import PRECISION
 
 
-def _half_norms(tokens: jax.Array) -> jax.Array:
+def half_norms(tokens: jax.Array) -> jax.Array:
     """Half the squared norms, in at least float32."""
     tokens = tokens.astype(jnp.float32) if tokens.dtype.itemsize == 2 else tokens
     return 0.5 * jnp.sum(tokens * tokens, axis=-1)
 
 
-def _product(a: jax.Array, b: jax.Array, precision: str) -> jax.Array:
+def product(a: jax.Array, b: jax.Array, precision: str) -> jax.Array:
     """The product of `a` with `b` transposed, in at least float32."""
     if a.dtype.itemsize == 2:
         return jnp.matmul(a, b.T, preferred_element_type=jnp.float32)
@@ -39,10 +39,10 @@ def _with_algorithm(a: jax.Array, b: jax.Array, *, algorithm: Any) -> jax.Array:
 def _by_one_product(
     a: jax.Array, b: jax.Array, valid_a: jax.Array | None, valid_b: jax.Array | None, precision: str
 ) -> tuple[jax.Array, jax.Array]:
-    half_a, half_b = _half_norms(a), _half_norms(b)
-    product = _product(a, b, precision)
+    half_a, half_b = half_norms(a), half_norms(b)
+    together = product(a, b, precision)
     # The minimum is taken of |b|^2/2 - ab, so that XLA folds it into the product and distances are never written down.
-    by_b, by_a = half_b[None, :] - product, half_a[:, None] - product
+    by_b, by_a = half_b[None, :] - together, half_a[:, None] - together
     if valid_b is not None:
         by_b = jnp.where(valid_b[None, :], by_b, jnp.inf)
     if valid_a is not None:

@@ -13,9 +13,13 @@ import musc_jax
 from musc_jax import Config, pipeline
 from musc_jax.config import ScoringConfig
 from musc_jax.execution import devices, sharded
+from musc_jax.execution.devices import to_global
 from musc_jax.execution.programs import Programs
 from musc_jax.execution.raw_tokens import raw_tokens
+from musc_jax.execution.schedule import Machine, Products
 from musc_jax.models import GivenTokens
+from musc_jax.mutual import AverageInterval
+from musc_jax.references import draw_references
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +78,16 @@ def test_options_of_mutual_scores(rng, options):
     got = jax.jit(lambda z: sharded.sharded_mutual_scores(z, mesh, **options))(features)
     want = jax.jit(lambda z: musc_jax.mutual_scores(z, **options))(features)
     np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+@pytest.mark.parametrize(("devices", "count"), [(4, 9), (4, 16), (3, 7), (2, 5)])
+def test_pairs_in_blocks(rng, devices, count):
+    """Shares of odd and even size, opposite devices and none, blocks with something to fill up."""
+    features, mesh = units(rng, count, 11, 7) + np.float32(5), mesh_of(devices)
+    products = Products(tokens_at_once=22, samples_at_once=2)
+    machine, stages = Machine(Programs(), mesh=mesh), [to_global(features, count, mesh)]
+    (got,) = sharded.score_stage(stages, AverageInterval(0.4), draw_references(count), machine, products=products)
+    np.testing.assert_allclose(got, naive_mutual(features, 0.4), atol=1e-5)
 
 
 def test_padding_takes_no_part(rng):

@@ -135,6 +135,14 @@ CASES: dict[str, list[Case]] = {
              {"precision": "full"}, lambda x: x[0]),
         Case((*UNITS, None, None), {"precision": "accurate"}),
     ],
+    "block_minima": [
+        *(Case((f(3, 9, 5), f(2, 13, 5), *masks), {"precision": "full"}, smooth=(0, 1))
+          for masks in ((None, None), (mask(27, 0.5).reshape(3, 9), mask(26, 0.5).reshape(2, 13)))),
+        Case((f(1, 9, 5), f(2, 13, 5), None, np.zeros((2, 13), bool)), {"precision": "full"}),
+        Case((f(2, 4, 3), np.where(np.arange(3)[:, None, None] < 2, f(3, 4, 3), np.nan), None, None),
+             {"precision": "full"}, lambda x: x[0][:, :2]),
+        Case((f(2, 4, 3), f(3, 5, 3), None, None), {"precision": "accurate"}),
+    ],
     "rank_match": [
         Case((f(6, 5), f(6, 5), None), smooth=(0,)),
         Case((f(30), np.floor(4 * f(30)).astype(np.float32), None)),
