@@ -47,7 +47,7 @@ make_environment() {
   }
   "$bin/pip" install --quiet --upgrade pip
   # Most of what is installed is never imported here; what is, compiles itself.
-  "$bin/pip" install --quiet --no-compile ".[${3:-test,open3d}]"
+  "$bin/pip" install --quiet --no-compile ".[${3:-test,open3d,docs}]"
   rm -rf build ./*.egg-info  # left by the build; not for ruff to look at
 }
 

@@ -1,15 +1,19 @@
-"""Write the tables of datasets, backbones and flags in these pages, from what the program itself goes by.
+"""Write the tables of datasets, backbones, flags and exports in these pages, from what the program itself goes by.
 
     python docs/generate.py
 
 A table stands between two comments. A test compares the pages with this.
 """
 
+import importlib
+import inspect
 import re
 from pathlib import Path
+from types import ModuleType
 
 from absl.flags import Flag
 
+import musc_jax
 import weights
 from launch import (
     compare,
@@ -26,7 +30,7 @@ from launch import (
 from launch import flags as options
 from launch import input_flags as inputs
 from launch.own_flags import OwnFlags
-from musc_jax import report
+from musc_jax import data, metrics, report
 from musc_jax.data import DATASETS
 from musc_jax.models import VitConfig
 
@@ -127,8 +131,39 @@ def _text(flag: Flag) -> str:
     return re.sub(r"\s+", " ", text).replace("|", "\\|")
 
 
-TABLES = {"datasets.md": datasets, "backbones.md": backbones, "flags.md": flags}
-"""Pages, and the table that each of them has."""
+def api() -> str:
+    """Every export, under the themes that `musc_jax/__init__.py` has them in."""
+    themes: dict[str, list[str]] = {}
+    for line in inspect.getsource(musc_jax).partition("__all__ = [")[2].partition("\n]")[0].splitlines()[1:]:
+        text = line.strip()
+        if text.startswith("# "):
+            themes[text[2:]] = []
+        else:
+            themes[list(themes)[-1]].append(f"musc_jax.{text.strip(',').strip(chr(34))}")
+    for heading, module in (("Samples from disk", data), ("Metrics", metrics), ("Weights", weights)):
+        themes[heading] = [f"{module.__name__}.{name}" for name in _exports(module)]
+    themes["The whole pipeline"] = ["musc_jax.pipeline.score", "musc_jax.pipeline.Results"]
+    return "\n\n".join(
+        f"## {theme}\n\n```{{eval-rst}}\n" + "\n\n".join(filter(None, map(_documented, names))) + "\n```"
+        for theme, names in themes.items()
+    )
+
+
+def _exports(module: ModuleType) -> list[str]:
+    own = [name for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
+    return list(getattr(module, "__all__", [name for name in own if not name.startswith("_")]))
+
+
+def _documented(name: str) -> str:
+    module, _, attribute = name.rpartition(".")
+    value = getattr(importlib.import_module(module), attribute)
+    if inspect.isfunction(value):
+        return f".. autofunction:: {name}"
+    return f".. autoclass:: {name}\n   :members:" if inspect.isclass(value) else ""
+
+
+TABLES = {"datasets.md": datasets, "backbones.md": backbones, "flags.md": flags, "api.md": api}
+"""Pages, and what of each of them is written here."""
 
 
 def generated(page: str, text: str) -> str:
