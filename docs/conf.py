@@ -3,6 +3,7 @@
 Whoever looks at the pages needs no network: mathematics, styles and scripts come with them.
 """
 
+import re
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import musc_jax
 
 project = "musc-jax"
-copyright = "the musc-jax authors, Apache-2.0"  # noqa: A001 - Sphinx's name for it
+copyright = "the musc-jax authors, Apache-2.0"
 release = version = musc_jax.__version__
 
 extensions = [
@@ -52,3 +53,15 @@ html_theme_options = {
 }
 html_css_files = ["site.css"]
 html_show_sourcelink = False
+
+
+def setup(app):
+    """An array is one, whether JAX's or NumPy's: each shape stands once."""
+
+    def shorter(text: str | None) -> str | None:
+        if text is None:
+            return None
+        text = text.replace("jaxlib._jax.Array", "Array").replace("~jaxtyping.", "")
+        return re.sub(r"(\w+)\[Array, ('[^']*')\] \| \1\[ndarray, \2\]", r"\1[Array, \2]", text)
+
+    app.connect("autodoc-process-signature", lambda *a: (shorter(a[5]), shorter(a[6])))

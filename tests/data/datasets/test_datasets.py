@@ -70,7 +70,8 @@ def test_nobody_else_knows_a_dataset_by_its_name():
     for package in ("musc_jax", "weights", "launch"):
         for folder in importlib.import_module(package).__path__:
             for path in Path(folder).rglob("*.py"):
-                if not path.is_relative_to(Path(datasets.__path__[0])):
+                # The paper's tables are of certain ones.
+                if not path.is_relative_to(Path(datasets.__path__[0])) and path.parent.name != "reproduction":
                     tree = ast.parse(path.read_text(encoding="utf-8"))
                     values = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
                     found += [(path.name, value) for value in values if isinstance(value, str) and value in DATASETS]
