@@ -67,7 +67,14 @@ def test_every_page_is_linked_and_every_link_leads_somewhere():
                 assert target.exists(), f"{page.name}: {link}"
                 linked |= {target} if page.name == "README.md" else set()
     known = README + (ROOT / "CONTRIBUTING.md").read_text()
-    assert {page.name for page in pages if page not in linked and page.name not in known} <= {"AGENTS.md"}
+    listed = set(re.findall(r"^(\w+)$", (DOCS / "index.md").read_text(), flags=re.M))
+    assert {page.stem for page in DOCS.glob("*.md")} == listed | {"index"}, "docs/index.md lists them"
+    assert {
+        page.name for page in pages if page not in linked and page.name not in known and page.stem not in listed
+    } <= {
+        "AGENTS.md",
+        "index.md",
+    }
 
 
 def test_the_citation_is_of_this_version():
