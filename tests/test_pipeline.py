@@ -84,13 +84,13 @@ def test_other_clouds_and_pictures_take_the_same_programs(samples, backbones):
         other.append(dataclasses.replace(sample, image=sample.image[::-1], points=points))
     assert len({int((sample.points != 0).all(-1).sum()) for sample in other}) == len(other)
     pipeline.score(samples, config, programs=programs)
-    # Backbone and aggregation of images; centres, groups, backbone and aggregation of points; scores (prepared, pairs,
-    # finished), two maps, RsCon.
-    assert programs.count == 12
+    # Backbone and aggregation of images; centres, groups, backbone and aggregation of points; scores (prepared, their
+    # table, pairs, finished), two maps, RsCon.
+    assert programs.count == 13
     pipeline.score(other, config, programs=programs)
-    assert programs.count == 12
+    assert programs.count == 13
     pipeline.score(other[:4], config, programs=programs)
-    assert programs.count == 16
+    assert programs.count == 18
 
 
 def test_progress_is_reported(samples, backbones):

@@ -138,7 +138,7 @@ def test_two_categories_take_one_set_of_programs(run, monkeypatch):
     code, _, err, _ = run()
     assert code == 0, err
     # As many as the pipeline takes for one, see test_pipeline.
-    assert [programs.count for programs in made] == [12]
+    assert [programs.count for programs in made] == [13]
 
 
 def test_subsets_are_repeated_over_seeds(run, monkeypatch):
