@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from musc_jax.config import ConfigError
 from musc_jax.copies import representatives, with_copies
 from musc_jax.data import DataError, Dataset, Sample, SampleError
 from musc_jax.data.health import few_samples as few
+from musc_jax.execution.ahead import compile_ahead
 from musc_jax.execution.extraction import Progress
 from musc_jax.execution.feature_store import FeatureStore, StoreError
 from musc_jax.execution.memory import Plan, return_freed_memory
@@ -132,6 +133,9 @@ def run_category(
     plan = plan_for(config, total, budget, mesh)
     return_freed_memory(scarce=plan.scarce)
     say(f"{category}: {plan.describe()}")
+    programs.waiting = partial(bar, "compiling (first run)")
+    if mesh is None and not plan.scarce:
+        compile_ahead(config, programs, count=total if division.plain else None, plan=plan)
     samples = dataset.samples(category, size=config.size, only=own)
     label = [""]
 
@@ -175,7 +179,10 @@ def run_category(
                 say(f"left out of {category}: {error}")
             values = {str(seed): measured(first)}
             values |= {str(seed): measured(results) for seed, results in repetitions}
-    except SampleError as error:
-        raise DataError(f"{category}: {error}") from None
+    except BaseException as error:
+        programs.cancel()
+        if isinstance(error, SampleError):
+            raise DataError(f"{category}: {error}") from None
+        raise
     whole = time.perf_counter() - started - (programs.compile_seconds - compiled)
     return Scored(first, values, {**programs.seconds, "all": whole})

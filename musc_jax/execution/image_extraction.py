@@ -76,7 +76,7 @@ def _take_images(
 
 
 def encode_images(
-    images: UInt8[np.ndarray, "B S S 3"],
+    images: UInt8[np.ndarray, "B S S 3"] | jax.ShapeDtypeStruct,
     backbone: Backbone,
     path: ImagePath,
     variables: Any,
@@ -86,7 +86,7 @@ def encode_images(
     """Raw tokens (B, M, C) of each block, and for version 1 the embeddings (B, D).
 
     Args:
-        images: A batch.
+        images: A batch, or its shape where programs are only prepared.
         backbone: What it goes through.
         path: The backbone's, with its options.
         variables: The backbone's parameters, where they are wanted.
@@ -106,13 +106,16 @@ def encode_images(
     )
 
 
-class _Batch(NamedTuple):
-    """What was dispatched for some images; padding may follow them."""
+class _Computed(NamedTuple):
+    """What was dispatched for a batch of images."""
 
-    size: int
     stages: tuple[jax.Array, ...]
     finite: Bool[jax.Array, "B"]
     embedding: Array | None
+
+
+_Batch = tuple[int, _Computed]
+"""How many of them are images, and what was dispatched; padding follows."""
 
 
 class ImageExtractor:
@@ -155,10 +158,32 @@ class ImageExtractor:
 
     def _dispatch(self) -> None:
         """Runs the images that wait."""
-        path, run = self._path, self._programs.run
         count = len(self._waiting)
-        tokens, embedding = self._encode(self._waiting + self._waiting[-1:] * (self._batch - count))
+        batch = self._waiting + self._waiting[-1:] * (self._batch - count)
         self._waiting = []
+        found = self.compute(self._stacked(batch))
+        copy_to_host_async(found.finite)
+        if self._mesh is not None or self._store is not None:
+            copy_to_host_async(found)
+        self._in_flight.add((count, found))
+
+    def _stacked(self, batch: Sequence[Any]) -> Any:
+        """Images, or the (tokens of each stage, version 1's embeddings) that are given."""
+        if isinstance(self._path.backbone, Backbone):
+            return np.stack(batch)
+        stages = tuple(np.stack([tokens.image[i] for tokens in batch]) for i in self._path.blocks)
+        return stages, np.stack([tokens.embedding for tokens in batch]) if self._path.version1 else None
+
+    def example(self, size: int) -> jax.ShapeDtypeStruct:
+        """What `compute` takes where there is a backbone."""
+        return jax.ShapeDtypeStruct((self._batch, size, size, 3), np.uint8)
+
+    def compute(self, batch: Any) -> _Computed:
+        """Dispatches all that is computed of a batch."""
+        path, run, backbone = self._path, self._programs.run, self._path.backbone
+        if isinstance(backbone, Backbone):
+            batch = encode_images(batch, backbone, path, self._variables, self._programs, self._on_all)
+        tokens, embedding = batch
         options: dict[str, Any] = {"degrees": path.degrees, "implementation": path.implementation}
         if path.aggregated:
             stages, finite = run("image aggregation", self._on_all(_take_images), tokens, embedding)
@@ -174,24 +199,11 @@ class ImageExtractor:
                 similarity_weighting=path.similarity_weighting,
                 **options,
             )
-        batch = _Batch(count, stages, finite, embedding)
-        copy_to_host_async(finite)
-        if self._mesh is not None or self._store is not None:
-            copy_to_host_async((stages, embedding))
-        self._in_flight.add(batch)
-
-    def _encode(self, batch: Sequence[Any]) -> tuple[tuple[Array, ...], Array | None]:
-        """(tokens of each stage, version 1's embeddings) of images, or as they are given."""
-        backbone = self._path.backbone
-        if isinstance(backbone, Backbone):
-            images = np.stack(batch)
-            return encode_images(images, backbone, self._path, self._variables, self._programs, self._on_all)
-        stages = tuple(np.stack([tokens.image[i] for tokens in batch]) for i in self._path.blocks)
-        return stages, np.stack([tokens.embedding for tokens in batch]) if self._path.version1 else None
+        return _Computed(stages, finite, embedding)
 
     def _keep(self, batch: _Batch) -> None:
         """Puts a batch's features where they stay."""
-        count, stages, finite, embedding = batch
+        count, (stages, finite, embedding) = batch
         whole = np.asarray(finite)[:count]
         self.finite += whole.tolist()
         if embedding is not None:

@@ -185,14 +185,17 @@ def read_cloud(name: str, point_map: Float[np.ndarray, "S S 3"], group_size: int
     return np.asarray(point_map, np.float32).reshape(-1, 3), valid
 
 
-class _Batch(NamedTuple):
-    """What was dispatched for some clouds; padding may follow them."""
+class _Computed(NamedTuple):
+    """What was dispatched for a batch of clouds."""
 
-    valid: list[Bool[np.ndarray, "P"]]
     stages: tuple[jax.Array, ...]
     finite: Bool[jax.Array, "B"]
     columns: tuple[Array, ...]
     """Points, centres, their pixels, curvature."""
+
+
+_Batch = tuple[list[Bool[np.ndarray, "P"]], _Computed]
+"""The masks of those that are clouds, and what was dispatched; padding follows."""
 
 
 class PointExtractor:
@@ -245,14 +248,24 @@ class PointExtractor:
         """Runs the clouds that wait."""
         waiting, self._waiting = self._waiting, []
         filled = waiting + waiting[-1:] * (self._batch - len(waiting))
-        groups = self._encode(jax.tree.map(lambda *column: np.stack(column), *filled))
-        stages, finite = self._aggregate(groups)
-        # Of the clouds little is left to do on the device, and there are many.
-        columns = (groups.points, groups.centers, groups.pixels, groups.curvature)
-        copy_to_host_async((finite, columns))
+        found = self.compute(jax.tree.map(lambda *column: np.stack(column), *filled))
+        copy_to_host_async((found.finite, found.columns))
         if self._mesh is not None or self._store is not None:
-            copy_to_host_async(stages)
-        self._in_flight.add(_Batch([cloud.valid for cloud in waiting], stages, finite, columns))
+            copy_to_host_async(found.stages)
+        self._in_flight.add(([cloud.valid for cloud in waiting], found))
+
+    def example(self, size: int) -> _Cloud:
+        """What `compute` takes where there is an encoder."""
+        shape = self._batch, size * size
+        shapes: Any = jax.ShapeDtypeStruct((*shape, 3), np.float32), jax.ShapeDtypeStruct(shape, np.bool_)
+        return _Cloud(*shapes)
+
+    def compute(self, clouds: _Cloud) -> _Computed:
+        """Dispatches all that is computed of a batch."""
+        groups = self._encode(clouds)
+        stages, finite = self._aggregate(groups)
+        # Of the clouds little is left to do on the device, and there are many: they go to the host.
+        return _Computed(stages, finite, (groups.points, groups.centers, groups.pixels, groups.curvature))
 
     def _on_all(self, function: Callable, *, shared: int = 0, together: int | None = None) -> Callable:
         batch = over_samples(function, shared=shared, together=together)
@@ -286,24 +299,25 @@ class PointExtractor:
 
     def _keep(self, batch: _Batch) -> None:
         """Puts a batch's features where they stay."""
-        count = len(batch.valid)
-        whole = np.asarray(batch.finite)[:count]
+        valid, (computed, finite, columns) = batch
+        count = len(valid)
+        whole = np.asarray(finite)[:count]
         self.finite += whole.tolist()
-        points, *groups = (np.asarray(column)[:count] for column in batch.columns)
+        points, *groups = (np.asarray(column)[:count] for column in columns)
         self._groups.append(tuple(groups))
         if self._store is None:
             # What several devices computed goes to the host: in scoring, others of them hold these samples.
-            placed = batch.stages if self._mesh is None else map(np.asarray, batch.stages)
+            placed = computed if self._mesh is None else map(np.asarray, computed)
             self._stages.append([stage[:count] for stage in placed])
-            self._clouds += zip(points, batch.valid, strict=True)
+            self._clouds += zip(points, valid, strict=True)
             return
         if not self._writers:
-            self._writers = self._store.writers("points", len(batch.stages), with_mean=True)
+            self._writers = self._store.writers("points", len(computed), with_mean=True)
             self._cloud_writers = self._store.writers("cloud", 2)
         # What is not finite is left out or ends the run; until then it must not spoil the mean of all others.
-        rows = [np.asarray(stage)[:count] for stage in batch.stages]
+        rows = [np.asarray(stage)[:count] for stage in computed]
         rows = rows if whole.all() else [np.where(whole[:, None, None], stage, 0) for stage in rows]
-        for writer, array in zip((*self._writers, *self._cloud_writers), (*rows, points, batch.valid), strict=True):
+        for writer, array in zip((*self._writers, *self._cloud_writers), (*rows, points, valid), strict=True):
             writer.append(np.asarray(array))
 
     def finish(self, kept: Int[np.ndarray, "n"]) -> PointFeatures:
