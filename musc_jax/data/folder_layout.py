@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import NamedTuple
 
 from musc_jax.data.formats import own_pictures as image_files
@@ -83,6 +84,11 @@ class FolderLayout:
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
+        for what, names in (("normal_dir", self.normal_dir), ("abnormal_dir", self.abnormal_dir)):
+            if "" in names:
+                raise DataError(
+                    f"{what}: expected names of folders, received {','.join(names)!r}; . is the whole folder"
+                )
         for what, own, others in (
             ("mask_dir", self.mask_dir, self.abnormal_dir),
             ("normal_depth_dir", self.normal_depth_dir, self.normal_dir),
@@ -91,6 +97,7 @@ class FolderLayout:
             if len(own) > 1 and len(own) != len(others):
                 of = what.removesuffix("_depth_dir") if what != "mask_dir" else "abnormal"
                 raise DataError(f"{what}: expected one folder, or one for each {of}_dir, received {','.join(own)}")
+            _expect_order(what, own, others)
         for what, number in (("depth_scale", self.depth_scale), ("points_scale", self.points_scale)):
             if number is not None and not (math.isfinite(number) and number > 0):
                 of = "coordinate" if what == "points_scale" else "depth"
@@ -142,3 +149,17 @@ class FolderLayout:
         if self.extensions is None:
             return image_files.EXTENSIONS
         return frozenset("." + extension.lower().lstrip(".") for extension in self.extensions)
+
+
+def _expect_order(what: str, own: tuple[str, ...], others: tuple[str, ...]) -> None:
+    """Refuses folders of masks or points that are called as those of other samples: given in another order."""
+    if len(own) < 2:
+        return
+    called = [PurePath(name).name.casefold() for name in others]
+    for position, name in enumerate(own):
+        of = PurePath(name).name.casefold()
+        if of != called[position] and called.count(of) == 1:
+            raise DataError(
+                f"{what}: {name} would be that of {others[position]}, and is called as {others[called.index(of)]}; "
+                "pass both in the same order"
+            )

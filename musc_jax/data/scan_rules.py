@@ -19,6 +19,7 @@ from musc_jax.storage.prefetch import map_ahead
 _CLEAR_ORDER = 3.0  # so many times as far is clear
 _NO_CHANCE = 2e-5  # a share of a scan's pixels that are not as far off by chance
 _WORTH_SAYING = 1e-3  # a share of all pixels
+_FEW = 1e-4
 
 
 @runtime_checkable
@@ -130,11 +131,12 @@ def _account_for_lone_values(
         return
     (path, first), *others = found
     more = f"; the same of {len(others)} other values" if others else ""
+    where = f"{first.share:.2%} of its pixels" if first.share >= _FEW else "single pixels"
     account.add(
         "lone_values",
         [[str(path), extreme.value, extreme.share] for path, extreme in found],
-        f"{readable(path)}: {first.value:.10g} in {first.share:.2%} of its pixels is far outside of all others and "
-        f"counts; --invalid={first.value:.10g} says that it means no point{more}",
+        f"{readable(path)}: {first.value:.10g} in {where} is far outside of all others and counts; "
+        f"--invalid={first.value:.10g} says that it means no point{more}",
     )
 
 

@@ -51,6 +51,24 @@ def two_defects(root, masks):
     return {"normal_dir": ("good",), "abnormal_dir": ("crack", "dent"), "mask_dir": ("masks",)}
 
 
+def test_masks_in_another_order_than_their_samples_are_refused(root):
+    """Each defect had the other one's masks."""
+    layout = {"normal_dir": ("good",), "abnormal_dir": ("test/crack", "test/dent")}
+    with pytest.raises(
+        DataError, match=r"mask_dir: masks/dent would be that of test/crack, and is called as test/dent; "
+    ):
+        FolderLayout(**layout, mask_dir=("masks/dent", "masks/Crack"))
+    with pytest.raises(DataError, match="abnormal_depth_dir: dent would be that of test/crack"):
+        FolderLayout(**layout, abnormal_depth_dir=("dent", "other"))
+    FolderLayout(**layout, mask_dir=("masks/Crack", "dent/"))
+    FolderLayout(**layout, mask_dir=("crack/masks", "dent/masks"))
+    FolderLayout(**layout, mask_dir=("dent",))
+    with pytest.raises(
+        DataError, match=r"normal_dir: expected names of folders, received 'good,'; \. is the whole folder"
+    ):
+        FolderLayout(normal_dir=("good", ""))
+
+
 @pytest.mark.parametrize("form", ["{}/000.png", "{}/000_mask.png", "{}/mask_000.png"])
 def test_masks_of_two_defects_with_equal_numbers(root, form):
     names = {f"masks/{form.format(defect)}": rows for defect, rows in (("crack", slice(0, 4)), ("dent", slice(20, 30)))}

@@ -215,6 +215,8 @@ def test_single_pixels_far_off_are_points_though_scans_share_them(tmp_path):
     write(tmp_path / "depth", scans)
     dataset = load(tmp_path / "depth", camera=Camera(400, 400, 160, 120))
     assert account(dataset).facts["missing_points"]["invalid"] == []
+    said = "0.npy: 30329 in single pixels is far outside of all others and counts; --invalid=30329 says"
+    assert any(said in line and line.endswith("the same of 2 other values") for line in account(dataset).lines)
 
 
 @pytest.mark.parametrize("dtype", ["i2", "f4"])
