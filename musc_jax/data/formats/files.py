@@ -9,6 +9,7 @@ import io
 import stat
 import struct
 import threading
+import tokenize
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -48,6 +49,7 @@ DECODE_ERRORS = (
     ZeroDivisionError,
     MemoryError,
     struct.error,
+    tokenize.TokenError,  # NumPy's way of saying that a header is none
     zlib.error,
     Image.DecompressionBombError,
     tifffile.TiffFileError,

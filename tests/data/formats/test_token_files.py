@@ -87,6 +87,11 @@ def _with(**changes):
 
 WRONG = {
     "pickles": ("a.npy", pickle.dumps([1]), "cannot be read as NPY"),
+    "NPY whose header never ends": (
+        "a.npy",
+        b"\x93NUMPY\x01\x00v\x00" + b"(" * 117 + b"\n",
+        "cannot be read as NPY",
+    ),
     "class token": (
         {"image.0": f(10, 4)},
         "image.0: 10 tokens are 3 x 3 patches and 1 more; leave out the class token",
