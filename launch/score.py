@@ -206,7 +206,8 @@ def _write(
         "origin": origins(dataset)[category],
     }
     folder.write_category(category, save=(), files=tables, **facts)
-    page = partial(product_page, dataset, category, predictions, resolved, skipped=skipped, warnings=odd, note=note)
+    page = partial(product_page, dataset, category, predictions, resolved, picture=picture)
+    page = partial(page, skipped=skipped, warnings=odd, note=note)
     bar = ProgressBar(f"{category}: ")
     try:
         written = _counted(files.saved(), bar, len(predictions))

@@ -18,6 +18,7 @@ from musc_jax import report
 from musc_jax.predictions import Prediction, Predictions
 from musc_jax.report.regions import Region
 from musc_jax.storage.paths import readable
+from musc_jax.storage.prefetch import map_ahead
 
 SCORES_COLUMNS = (
     "sample", "pred_score", "max_score", "percentile", "rank", "pred_label", "threshold", "rule", "gt_label", "name",
@@ -137,17 +138,23 @@ class ProductFiles:
     def saved(self) -> Iterator[tuple[str, bytes]]:
         """Names and contents of what is saved of each sample, one after the other."""
         scale = report.color_scale(self._predictions.results.anomaly_maps)
-        for i, sample in enumerate(self._predictions):
-            if "maps" in self._save:
-                yield saved_file("maps", sample.name), map_tiff(self._predictions.results.anomaly_maps[i])
-            whole = self._predictions.full_map(i) if {"masks", "full_maps"} & set(self._save) else None
-            if whole is not None and "masks" in self._save:
-                yield saved_file("masks", sample.name), _mask_png(whole > self._predictions.pixel_threshold)
-            if whole is not None and "full_maps" in self._save:
-                yield saved_file("full_maps", sample.name), map_tiff(whole, packed=True)
-            for kind, most in (("overlays", _OVERLAY_PIXELS), ("full_overlays", _ALL_PIXELS)):
-                if kind in self._save:
-                    yield saved_file(kind, sample.name), self._overlay(i, most, scale, lossless=kind != "overlays")
+        # Pillow decodes, scales and packs beside other threads; few ahead, as a picture may take a hundred megabytes.
+        made = map_ahead(lambda i: list(self._of(i, scale)), range(len(self._predictions)), workers=2, ahead=3)
+        for files in made:
+            yield from files
+
+    def _of(self, index: int, scale: tuple[float, float]) -> Iterator[tuple[str, bytes]]:
+        predictions = self._predictions
+        name = predictions.samples[index].name
+        if "maps" in self._save:
+            yield saved_file("maps", name), map_tiff(predictions.results.anomaly_maps[index])
+        if "masks" in self._save:
+            yield saved_file("masks", name), _mask_png(predictions.mask(index))
+        if "full_maps" in self._save:
+            yield saved_file("full_maps", name), map_tiff(predictions.full_map(index), packed=True)
+        for kind, most in (("overlays", _OVERLAY_PIXELS), ("full_overlays", _ALL_PIXELS)):
+            if kind in self._save:
+                yield saved_file(kind, name), self._overlay(index, most, scale, lossless=kind != "overlays")
 
     def _overlay(self, index: int, most: int, scale: tuple[float, float], *, lossless: bool) -> bytes:
         predictions, picture = self._predictions, self._picture(index, most)

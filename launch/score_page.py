@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from launch.score_files import Picture
 from launch.summary import versions
 from musc_jax import upsample_grid
 from musc_jax.data import Dataset
+from musc_jax.data.formats.resizing import shrink_image
 from musc_jax.data.health import Finding
 from musc_jax.predictions import Prediction, Predictions
 from musc_jax.report.page import (
@@ -25,6 +26,8 @@ from musc_jax.resolved import Resolved
 from musc_jax.storage.paths import readable
 
 _PICTURE_PIXELS = 250_000
+# What pictures of that size that the page will ask for may take meanwhile.
+_KEPT_BYTES = 300_000_000
 _CLOUD_POINTS = 1500
 
 Cloud = Callable[[int], Float[np.ndarray, "S S 3"] | None]
@@ -156,7 +159,23 @@ def pictures_of(dataset: Dataset, category: str, predictions: Predictions) -> Pi
     """Pictures of the samples as they are shown, by their indices in `predictions`."""
     place = {name: i for i, name in enumerate(dataset.names(category))}
     names = [sample.name for sample in predictions]
-    return lambda index, most: dataset.picture(category, place[names[index]], max_pixels=most)
+    return _Pictures(lambda index, most: dataset.picture(category, place[names[index]], max_pixels=most))
+
+
+class _Pictures:
+    """Pictures that are read once for overlays and page, as far as small ones of them take little memory."""
+
+    def __init__(self, read: Picture) -> None:
+        self._read, self._kept, self._taken = read, dict[int, np.ndarray](), 0
+
+    def __call__(self, index: int, most: int) -> UInt8[np.ndarray, "h w 3"] | None:
+        if index in self._kept and most <= _PICTURE_PIXELS:
+            return shrink_image(self._kept[index], max_pixels=most)
+        picture = self._read(index, most)
+        if picture is not None and most >= _PICTURE_PIXELS and self._taken < _KEPT_BYTES:
+            self._kept[index] = shrink_image(picture, max_pixels=_PICTURE_PIXELS)
+            self._taken += self._kept[index].nbytes
+        return picture
 
 
 def product_page(
@@ -165,6 +184,7 @@ def product_page(
     predictions: Predictions,
     resolved: Resolved,
     *,
+    picture: Picture | None = None,
     skipped: Sequence[str] = (),
     warnings: Sequence[str] = (),
     note: str | None = None,
@@ -176,6 +196,7 @@ def product_page(
         category: Its name.
         predictions: Its samples.
         resolved: How it was scored.
+        picture: Its pictures, where somebody has read them; see `pictures_of`.
         skipped: Names of samples that were left out.
         warnings: Beside those of the dataset.
         note: Such as that the weights are random.
@@ -191,7 +212,7 @@ def product_page(
     return score_page(
         category,
         predictions,
-        picture=pictures_of(dataset, category, predictions),
+        picture=picture or pictures_of(dataset, category, predictions),
         cloud=cloud,
         settings=settings_of(resolved.config.as_dict(), **{"musc-jax": versions()["musc-jax"]}),
         notes=[note] if note else [],

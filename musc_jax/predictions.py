@@ -2,7 +2,7 @@
 
 import html
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,6 +68,7 @@ class Predictions:
     warnings: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
     health: tuple[Finding, ...] = ()
+    _found: dict[int, list[Region]] = field(default_factory=dict, init=False, repr=False)
 
     def with_inputs(
         self,
@@ -112,21 +113,35 @@ class Predictions:
     def full_map(self, index: int) -> Float[np.ndarray, "height width"]:
         """A sample's map on its picture as it is shown; at the working size where the sample has no pixels."""
         sample, anomaly_map = self.results.samples[index], self.results.anomaly_maps[index]
-        size = sample.full_size or (anomaly_map.shape[0], anomaly_map.shape[1])
-        return enlarge_map(anomaly_map, full_size=size, fit=sample.fit)
+        return enlarge_map(anomaly_map, full_size=self._full_size(index), fit=sample.fit)
 
-    def regions(self, index: int, *, full_map: Float[np.ndarray, "height width"] | None = None) -> list[Region]:
-        """A sample's hot regions in pixels of its picture, the hottest first.
+    def mask(self, index: int) -> Bool[np.ndarray, "height width"]:
+        """A sample's hot pixels on its picture as it is shown."""
+        if self._is_cold(index):
+            return np.zeros(self._full_size(index), bool)
+        return self.full_map(index) > self.pixel_threshold
+
+    def regions(self, index: int) -> list[Region]:
+        """A sample's hot regions in pixels of its picture, the hottest first; found once.
 
         Regions smaller than four pixels of the working size are left out.
-
-        Args:
-            index: of the sample.
-            full_map: what `full_map` gives, where it is at hand.
         """
-        whole = self.full_map(index) if full_map is None else full_map
+        if index not in self._found:
+            self._found[index] = [] if self._is_cold(index) else self._find_regions(index)
+        return self._found[index]
+
+    def _find_regions(self, index: int) -> list[Region]:
+        whole = self.full_map(index)
         scale = whole.size / self.results.anomaly_maps[index].size
         return find_regions(whole, self.pixel_threshold, least_area=max(1, round(_LEAST_AREA * scale)))
+
+    def _is_cold(self, index: int) -> bool:
+        """Whether nothing of a map is hot, so that it need not be enlarged: that makes no value higher."""
+        return not float(self.results.anomaly_maps[index].max()) > self.pixel_threshold
+
+    def _full_size(self, index: int) -> tuple[int, int]:
+        anomaly_map = self.results.anomaly_maps[index]
+        return self.results.samples[index].full_size or (anomaly_map.shape[0], anomaly_map.shape[1])
 
     def __repr__(self) -> str:
         decision = self.decision

@@ -104,3 +104,18 @@ def test_a_threshold_means_the_same_in_another_batch():
     # Without re-scoring they are in units of the maps.
     assert predict(batch([1.0, 2.0, 3.0]), threshold="2.5").map_threshold == 2.5
     assert predict(batch([1.0] * 5)).map_threshold is None
+
+
+def test_maps_without_hot_pixels_are_not_enlarged(monkeypatch):
+    """Of millions of pixels each; what is found is found once."""
+    maps = np.zeros((4, SIZE, SIZE), np.float32)
+    maps[:, 3:6, 4:8] = np.array([1, 2, 3, 40])[:, None, None]
+    found = predict(batch([1.0, 2.0, 3.0, 40.0], maps), pixel_threshold=30.0)
+    enlarged = []
+    monkeypatch.setattr(
+        type(found), "full_map", lambda self, i: enlarged.append(i) or np.asarray(self.results.anomaly_maps[i])
+    )
+    assert [len(found.regions(i)) > 0 for i in range(4)] == [False, False, False, True]
+    assert [bool(found.mask(i).any()) for i in range(4)] == [False, False, False, True]
+    found.regions(3)
+    assert enlarged == [3, 3]

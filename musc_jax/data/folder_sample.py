@@ -116,10 +116,13 @@ class FolderSample:
         try:
             content = again(seen)
             with overheard():
-                shown = self._shown(content, own_pictures.decode(content, max_pixels=self.pictures.max_pixels))
+                shown = self._shown(content, self._decoded(content, enough=max_pixels))
         except FileFault as fault:
             raise DataError(fault.of_own_file) from None
         return shrink_image(shown, max_pixels=max_pixels)
+
+    def _decoded(self, content: Content, *, enough: int | None = None) -> Picture:
+        return own_pictures.decode(content, max_pixels=self.pictures.max_pixels, enough=enough)
 
     def _read(
         self,
@@ -138,7 +141,7 @@ class FolderSample:
                 try:
                     content = read(kind, path)
                     if kind == "image":
-                        picture = own_pictures.decode(content, max_pixels=self.pictures.max_pixels)
+                        picture = self._decoded(content)
                         size, image = picture.header.size, self._shown(content, picture)
                         for topic, text in shown_remarks(picture, image):
                             remark(topic, path, text)

@@ -90,8 +90,10 @@ def overlay_picture(
     level = np.clip((anomaly_map - np.float32(low)) * np.float32(255 / (high - low)), 0, 255).astype(np.uint8)
     shares = np.arange(256) / 255
     opacity = 0.75 * shares**0.75
-    hot = Image.fromarray((heat(shares) * 1.0).astype(np.uint8)[level])
-    alpha = Image.fromarray(np.rint(255 * opacity).astype(np.uint8)[level])
+    hot = Image.fromarray(level)
+    alpha = hot.point(np.rint(255 * opacity).astype(np.uint8).tolist())
+    hot.putpalette(heat(shares).astype(np.uint8).tobytes())
+    hot = hot.convert("RGB")
     picture = Image.composite(hot, Image.fromarray(image), alpha)
     height, width = boxes_size or image.shape[:2]
     x, y = image.shape[1] / width, image.shape[0] / height

@@ -83,14 +83,27 @@ def find_regions(
         threshold: pixels above it are hot.
         least_area: leave out regions of fewer pixels.
     """
-    labels, count = ndimage.label(anomaly_map > threshold, structure=_TOUCHING)
+    hot = anomaly_map > threshold
+    if not hot.any():
+        return []
+    # Only where something is hot: labels of millions of pixels take a while.
+    (top, bottom), (left, right) = (_extent(hot.any(axis=axis)) for axis in (1, 0))
+    labels, count = ndimage.label(hot[top:bottom, left:right], structure=_TOUCHING)
+    above, before = top, left
+    anomaly_map = anomaly_map[top:bottom, left:right]
     regions = []
     for number, place in enumerate(ndimage.find_objects(labels, count), start=1):
         own: Bool[np.ndarray, "h w"] = labels[place] == number
         values, (rows, columns) = anomaly_map[place][own].astype(np.float64), np.nonzero(own)
-        top, left = place[0].start, place[1].start
+        top, left = above + place[0].start, before + place[1].start
         if len(values) >= least_area:
-            box = (left, top, place[1].stop, place[0].stop)
+            box = (left, top, before + place[1].stop, above + place[0].stop)
             centroid = (left + float(columns.mean()), top + float(rows.mean()))
             regions.append(Region(box, len(values), float(values.max()), float(values.mean()), centroid))
     return sorted(regions, key=lambda region: (-region.peak, region.box))
+
+
+def _extent(there: Bool[np.ndarray, "n"]) -> tuple[int, int]:
+    """The first place where something is, and the one after the last."""
+    places = np.flatnonzero(there)
+    return int(places[0]), int(places[-1]) + 1

@@ -12,7 +12,7 @@ import tifffile
 from eyecandies_tree import fingerprint
 from PIL import Image
 
-from launch import score, score_flags
+from launch import score, score_flags, score_page
 from launch.score_files import DEFAULT_SAVE, SAVES
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -338,3 +338,22 @@ def test_every_kind_that_is_saved_has_its_place():
 
     assert set(DEFAULT_SAVE) <= set(SAVES) <= {*SAVED, "report"}
     assert score_flags.THRESHOLD.default == "gap"
+
+
+def test_a_picture_is_read_once_for_overlay_and_page():
+    read = []
+
+    def picture(index, most):
+        read.append((index, most))
+        return np.zeros((600, 800, 3), np.uint8)
+
+    pictures = score_page._Pictures(picture)
+    assert pictures(0, 2_000_000).shape == (600, 800, 3)
+    small = pictures(0, 250_000)
+    assert 240_000 < small.shape[0] * small.shape[1] <= 250_000
+    assert pictures(1, 250_000).shape == (600, 800, 3)  # as it was given
+    assert pictures(1, 100_000).shape[0] < 300
+    assert read == [(0, 2_000_000), (1, 250_000)]
+    # One that is too small for an overlay does not stand for it.
+    pictures(1, 2_000_000)
+    assert len(read) == 3

@@ -14,6 +14,7 @@ from musc_jax.metrics import image_metrics
 from musc_jax.report.page.encoding import finished_picture, map_picture, mask_picture, packed_cloud, photograph
 from musc_jax.report.page.parts import Page, PageSample
 from musc_jax.report.pictures import HEAT, NORMAL_PERCENTILE, normal_level
+from musc_jax.storage.prefetch import map_ahead
 
 _MAIN = "fused"
 # At most so many samples with pictures, and the longer sides in pixels of their images and maps.
@@ -144,7 +145,9 @@ def content(page: Page, *, limit: int) -> dict[str, Any]:
         ValueError: two samples of one name.
     """
     survey = _survey(page.samples, limit)
-    rows = {sample.name: _row(sample, survey, page) for sample in page.samples}
+    # Pictures are packed beside other threads.
+    made = map_ahead(lambda sample: _row(sample, survey, page), page.samples, workers=2, ahead=4)
+    rows = {row["name"]: row for row in made}
     batch = [(name, rows[name]["score"], rows[name]["verdict"]) for name in survey.names]
     main = survey.main
     return {

@@ -629,3 +629,15 @@ def test_published_pictures_are_read_as_ever(tmp_path):
     at = {name: dataset.load("bottle", i, size=40).image for i, name in enumerate(names)}
     np.testing.assert_array_equal(at["good_000"], picture(3))
     assert int(at["good_001"].max()) == round(1000 / 257)
+
+
+def test_a_photograph_that_is_only_looked_at_is_decoded_smaller(tmp_path):
+    """With at least so many pixels as are needed, and what is scored is not touched by that."""
+    y, x = np.mgrid[:600, :800]
+    Image.fromarray(np.stack([x / 4, y / 3, x * 0], -1).astype(np.uint8)).save(tmp_path / "a.jpg")
+    file = content((tmp_path / "a.jpg").read_bytes())
+    decode = lambda enough: own_pictures.decode(file, enough=enough).pixels  # noqa: E731
+    sizes = {enough: decode(enough).shape[:2] for enough in (None, 120_001, 120_000, 29_000, 1)}
+    assert sizes == {None: (600, 800), 120_001: (600, 800), 120_000: (300, 400), 29_000: (150, 200), 1: (75, 100)}
+    small, whole = (decode(enough).astype(int) for enough in (29_000, None))
+    np.testing.assert_allclose(small, whole.reshape(150, 4, 200, 4, 3).mean((1, 3)), atol=4)
