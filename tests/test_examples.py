@@ -1,8 +1,10 @@
 """The examples run."""
 
+import json
 import runpy
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -53,3 +55,48 @@ def test_a_variant_of_the_scoring_finds_what_is_wrong_for_its_kind(capsys):
 
 def test_every_example_is_run_here():
     assert {path.name for path in EXAMPLES.glob("*.py")} == {"torch_features.py", "arrays.py", "scoring_variant.py"}
+
+
+NOTEBOOK = EXAMPLES / "score_folder.ipynb"
+
+
+def notebook_runner():
+    return SimpleNamespace(**runpy.run_path(str(EXAMPLES.parent / "docs" / "notebook.py")))
+
+
+def shown(outputs):
+    """What a cell's outputs show, by kind; numbers differ from machine to machine."""
+    return [sorted(output["data"]) if "data" in output else output["name"] for output in outputs]
+
+
+def test_the_notebook_has_its_outputs():
+    assert NOTEBOOK.stat().st_size < 300_000
+    cells = [cell for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    kinds = [shown(cell["outputs"]) for cell in cells]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    assert all(kinds)
+    assert ["text/html", "text/plain"] in kinds[1]
+    assert "washer 11" in "".join(cells[1]["outputs"][0]["data"]["text/html"])
+    assert ["image/png", "text/plain"] in kinds[4]
+    for cell in cells:
+        compile("".join(cell["source"]), "cell", "exec")
+
+
+def test_a_cells_outputs_are_what_it_prints_and_its_last_line():
+    cells = [{"cell_type": "code", "source": ["a = 2\n", "print('x')\n", "a + 1"]}, {"cell_type": "markdown"}]
+    cells.append({"cell_type": "code", "source": ["a = a * 2"]})
+    first, second = notebook_runner().run(cells)
+    assert first[0]["text"] == ["x\n"]
+    assert first[1]["data"] == {"text/plain": ["3"]}
+    assert second == []
+
+
+@pytest.mark.full
+def test_the_notebook_runs(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    kept = [shown(cell["outputs"]) for cell in cells if cell["cell_type"] == "code"]
+    outputs = notebook_runner().run(cells)
+    assert [shown(found) for found in outputs] == kept
+    assert "<td>washer 11</td>" in "".join(outputs[1][0]["data"]["text/html"])
+    assert outputs[-1][-1]["data"]["text/plain"] == ["['washer 11']"]

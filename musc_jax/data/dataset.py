@@ -247,7 +247,7 @@ class Dataset:
         Args:
             category: one of `categories`.
             index: position in `names(category)`.
-            max_pixels: a picture of more is scaled down.
+            max_pixels: a picture of more is scaled down, to half as many at least.
 
         Returns:
             RGB; None where the sample has no picture of its own or its dataset's reader does not tell.

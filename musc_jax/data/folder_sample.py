@@ -112,11 +112,11 @@ class FolderSample:
         return Checked(entry, (), tuple(warnings), tuple(remarks))
 
     def _picture(self, seen: Seen, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:
-        """The picture as it is shown, scaled down to at most so many pixels."""
+        """The picture as it is shown, scaled down to at most so many pixels; a JPEG may have down to half of them."""
         try:
             content = again(seen)
             with overheard():
-                shown = self._shown(content, self._decoded(content, enough=max_pixels))
+                shown = self._shown(content, self._decoded(content, enough=max_pixels // 2))
         except FileFault as fault:
             raise DataError(fault.of_own_file) from None
         return shrink_image(shown, max_pixels=max_pixels)

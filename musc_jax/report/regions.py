@@ -87,7 +87,7 @@ def find_regions(
     if not hot.any():
         return []
     # Only where something is hot: labels of millions of pixels take a while.
-    (top, bottom), (left, right) = (_extent(hot.any(axis=axis)) for axis in (1, 0))
+    (top, bottom), (left, right) = _extent(hot, axis=1), _extent(hot, axis=0)
     labels, count = ndimage.label(hot[top:bottom, left:right], structure=_TOUCHING)
     above, before = top, left
     anomaly_map = anomaly_map[top:bottom, left:right]
@@ -103,7 +103,7 @@ def find_regions(
     return sorted(regions, key=lambda region: (-region.peak, region.box))
 
 
-def _extent(there: Bool[np.ndarray, "n"]) -> tuple[int, int]:
-    """The first place where something is, and the one after the last."""
-    places = np.flatnonzero(there)
+def _extent(hot: Bool[np.ndarray, "height width"], *, axis: int) -> tuple[int, int]:
+    """The first row (or, along axis 0, column) where something is hot, and the one after the last."""
+    places = np.flatnonzero(hot.any(axis=axis))
     return int(places[0]), int(places[-1]) + 1
