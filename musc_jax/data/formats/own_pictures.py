@@ -45,6 +45,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Formats in which a byte is at most so many pixels (of BMP's runs).
+_HARDLY_PACKED, _MOST_A_BYTE = ("BMP", "DIB", "PPM"), 128
 # One large picture at a time: each takes gigabytes while it is decoded.
 _LARGE = threading.Lock()
 _LIMIT = threading.Lock()
@@ -266,6 +268,9 @@ def _draft(picture: Image.Image, enough: int | None) -> None:
 def _reduction(content: Content, picture: Image.Image, header: Header, max_pixels: int, whole: bool) -> int:
     """How many times smaller a large picture is made after decoding; a JPEG is decoded smaller as far as that goes."""
     width, height = picture.size
+    if picture.format in _HARDLY_PACKED and width * height > _MOST_A_BYTE * len(content.data):
+        fault = f"claims {width} x {height} pixels, which its {len(content.data)} bytes do not hold"
+        raise FileFault(content.path, f"is a damaged picture: it {fault}")
     if picture.format in ("JPEG", "MPO") and not whole:
         factor = next((k for k in (2, 4, 8) if width * height <= max_pixels * k * k), 8)
         picture.draft(picture.mode, (width // factor, height // factor))

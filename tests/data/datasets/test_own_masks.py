@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from dataset_trees import SIDE as TREE_SIDE
 from dataset_trees import blob, picture, save, write_mvtec_ad
 from PIL import Image
 
@@ -558,3 +559,23 @@ def test_far_too_large_pictures_are_refused_with_the_flag(tmp_path):
         open_dataset(
             "folder", data_dir=root, cache_dir=tmp_path / "c", modality="rgb", folder=FolderLayout(max_pixels=500)
         )
+
+
+@pytest.mark.parametrize("form", ["BMP", "PPM"])
+def test_a_damaged_size_is_no_large_picture(tmp_path, form):
+    """No flag helps there."""
+    root = tmp_path / "parts"
+    for i in range(2):
+        save(root / f"{i}.{form.lower()}", picture(i))
+    path = root / f"1.{form.lower()}"
+    data = path.read_bytes()
+    wide = (2_000_000).to_bytes(4, "little")
+    path.write_bytes(
+        data[:18] + wide + data[22:]
+        if form == "BMP"
+        else data.replace(b"%d %d" % (TREE_SIDE, TREE_SIDE), b"2000000 %d" % TREE_SIDE, 1)
+    )
+    with pytest.raises(
+        DataError, match=r"is a damaged picture: it claims 2000000 x \d+ pixels, which its \d+ bytes do"
+    ):
+        open_dataset("folder", data_dir=root, cache_dir=tmp_path / "c", modality="rgb")
