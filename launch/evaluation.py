@@ -22,7 +22,8 @@ from musc_jax.data import DataError, Dataset, Sample, SampleError
 from musc_jax.data.health import few_samples as few
 from musc_jax.execution.ahead import compile_ahead
 from musc_jax.execution.extraction import Progress
-from musc_jax.execution.feature_store import FeatureStore, StoreError
+from musc_jax.execution.feature_store import FeatureStore, HostStore, StoreError
+from musc_jax.execution.free_memory import usable_beside_device
 from musc_jax.execution.memory import Plan, return_freed_memory
 from musc_jax.execution.programs import Programs
 from musc_jax.execution.scoring import plan_for
@@ -70,7 +71,7 @@ def _parts(samples: Sequence[Sample], division: options.Division, seed: int, cat
 def feature_store(cache_dir: Path, plan: Plan) -> Iterator[FeatureStore | None]:
     """A folder for features that do not fit into memory; removed again, and what killed runs left of theirs."""
     if not plan.on_disk:
-        yield None
+        yield HostStore() if plan.on_host else None
         return
     folder = cache_dir / "features"
     with contextlib.ExitStack() as stack:
@@ -130,7 +131,7 @@ def run_category(
     total, mesh = len(scored), pipeline.usual_mesh()
     share = range(total) if mesh is None else pipeline.own_share(total, mesh)
     own = scored[share.start : share.stop].tolist()
-    plan = plan_for(config, total, budget, mesh)
+    plan = plan_for(config, total, budget, mesh, host=usable_beside_device())
     return_freed_memory(scarce=plan.scarce)
     say(f"{category}: {plan.describe()}")
     programs.waiting = partial(bar, "compiling (first run)")

@@ -26,8 +26,8 @@ from musc_jax.config import Config, ConfigError
 from musc_jax.data.sample import Sample, SampleError
 from musc_jax.execution.devices import AXIS, gather_list, gather_rows, make_mesh, over_samples, samples_of_process
 from musc_jax.execution.extraction import Features, Progress, extract
-from musc_jax.execution.feature_store import FeatureStore
-from musc_jax.execution.free_memory import usable_memory
+from musc_jax.execution.feature_store import FeatureStore, HostStore
+from musc_jax.execution.free_memory import usable_beside_device, usable_memory
 from musc_jax.execution.memory import Plan
 from musc_jax.execution.programs import InFlight, Programs, copy_to_host_async
 from musc_jax.execution.scoring import PatchScores, devices_for, plan_for, salient_features, score_patches
@@ -255,7 +255,7 @@ def score(
     resolved = config.resolved(None if mesh is None else mesh.devices.flat[0])
     own, total = _own_samples(samples, mesh)
     budget = usable_memory() if memory_bytes is None else int(memory_bytes)
-    plan = None if total is None else plan_for(resolved, total, budget, mesh)
+    plan = None if total is None else plan_for(resolved, total, budget, mesh, host=usable_beside_device())
     with _temporary_store(plan, scratch_dir) as store:
         (results,) = score_divisions(
             own,
@@ -345,7 +345,7 @@ def score_divisions(
 @contextlib.contextmanager
 def _temporary_store(plan: Plan | None, folder: Path | str | None) -> Iterator[FeatureStore | None]:
     if plan is None or not plan.on_disk:
-        yield None
+        yield HostStore() if plan is not None and plan.on_host else None
         return
     with tempfile.TemporaryDirectory(dir=folder) as place, FeatureStore(Path(place)) as store:
         yield store

@@ -171,3 +171,67 @@ class FeatureStore:
         """Bytes that are free where the store lies."""
         with _of_store(self._folder):
             return shutil.disk_usage(self._folder).free
+
+
+class HeldArray(StoredArray):
+    """N equal arrays in the host's memory, of which any few are taken at a time.
+
+    Args:
+        samples: The arrays.
+        mean: As in `StoredArray`.
+        index: Which of them are meant; default all.
+    """
+
+    def __init__(self, samples: list[np.ndarray], mean: np.ndarray | None, index: np.ndarray | None = None) -> None:
+        super().__init__(Path(), (len(samples), *samples[0].shape), samples[0].dtype, mean, index)
+        self._samples = samples
+
+    def __getitem__(self, key: "int | Int[np.ndarray, ' k']") -> "np.ndarray | StoredArray":
+        if isinstance(key, int | np.integer):
+            return self.rows(np.array([key]))[0]
+        known = np.arange(len(self)) if self._index is None else self._index
+        return HeldArray(self._samples, self.mean, known[key])
+
+    def rows(self, index: "Int[np.ndarray, ' k']") -> np.ndarray:
+        """Copy some of the arrays, (k, ...)."""
+        places = np.asarray(index) if self._index is None else self._index[index]
+        return np.stack([self._samples[place] for place in places])
+
+
+class HeldWriter(StoreWriter):
+    """Keeps the samples' arrays of one kind in the host's memory."""
+
+    def __init__(self, *, with_mean: bool = False) -> None:
+        self._with_mean = with_mean
+        self._samples: list[np.ndarray] = []
+        self._sum: np.ndarray | float = 0.0
+
+    def append(self, arrays: "Float[np.ndarray | jax.Array, 'k *rest'] | np.ndarray") -> None:
+        """Add copies of the arrays of one or more samples along the first axis."""
+        host = np.array(arrays)
+        self._samples += list(host)
+        if self._with_mean:
+            self._sum = self._sum + host.reshape(-1, host.shape[-1]).sum(axis=0, dtype=np.float64)
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+    def finish(self) -> StoredArray:
+        """What was added can be taken."""
+        tokens = sum(sample[..., 0].size for sample in self._samples)
+        mean = np.asarray(self._sum / max(tokens, 1), np.float32) if self._with_mean else None
+        return HeldArray(self._samples, mean)
+
+
+class HostStore(FeatureStore):
+    """The features of one category in the memory of the device's host, where the device has no room for them."""
+
+    def __init__(self) -> None:
+        super().__init__(Path())
+
+    def writer(self, name: str, *, with_mean: bool = False) -> StoreWriter:
+        """A writer of a kind."""
+        if name in self._writers:
+            raise ValueError(f"feature store: {name} is there already")
+        self._writers[name] = HeldWriter(with_mean=with_mean)
+        return self._writers[name]

@@ -23,6 +23,13 @@ def usable_memory() -> int:
     return int(_USABLE * min(_free_of_machine(), free_of_container()))
 
 
+def usable_beside_device() -> int | None:
+    """Bytes of the host that may be planned with beside the first device's own; None where both are the same."""
+    if jax.local_devices()[0].platform == "cpu":
+        return None
+    return int(_USABLE * min(_free_of_machine(), free_of_container()))
+
+
 def _free_of_machine() -> int:
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():

@@ -30,6 +30,7 @@ class Plan(NamedTuple):
 
     Attributes:
         on_disk: Whether features go to the disk as they are extracted, or stay on the device.
+        on_host: Whether they go to the memory of the device's host instead.
         whole_stages: Whether all pairs of a stage are scored at once; else `panel` samples by all, `chunk` at a time.
         panel: Samples that are scored at once.
         chunk: Samples that score them at once.
@@ -49,6 +50,12 @@ class Plan(NamedTuple):
     disk_bytes: int
     devices: int = 1
     keep_scores: bool = False
+    on_host: bool = False
+
+    @property
+    def stored(self) -> bool:
+        """Whether features leave the device as they are extracted, and come back in parts."""
+        return self.on_disk or self.on_host
 
     @property
     def scarce(self) -> bool:
@@ -59,6 +66,7 @@ class Plan(NamedTuple):
         """One line for people."""
         where = "features on the device" if self.devices == 1 else f"features on {self.devices} devices"
         where = f"{_gb(self.disk_bytes)} of features on disk" if self.on_disk else where
+        where = "features in the host's memory" if self.on_host else where
         how = "a stage at once" if self.whole_stages else f"{self.panel} samples by {self.chunk} at a time"
         return f"memory: {where}, scoring {how}; about {_gb(self.bytes)} of {_gb(self.budget)}"
 
@@ -76,6 +84,7 @@ def plan_memory(
     references: int | None = None,
     listed: bool = False,
     mesh: Mesh | None = None,
+    host: int | None = None,
 ) -> Plan:
     """Choose where features stay and how many samples are scored at once.
 
@@ -88,19 +97,46 @@ def plan_memory(
         listed: Whether each sample has R of its own, and not all the same.
         mesh: The devices that samples are spread over; default one. Features go to the disk only where one process
             has all devices, and one device scores them then.
+        host: Bytes that may be used beside the device's, where its memory is its own: for pictures, masks and maps,
+            and for features that the device has no room for. None: the budget is that of both.
 
     Raises:
         BudgetError: Not even one sample at a time fits.
     """
     if mesh is not None:
-        return _over_devices(count, modalities, size, budget, references, listed, mesh)
+        return _over_devices(count, modalities, size, budget, references, listed, mesh, host)
+    plan = _on_one_device(count, modalities, size, budget, references, listed, own=host is not None)
+    if host is None:
+        return plan
+    pictures, room = _always(count, size) - _PROGRAMS, int(host * (1 - _SPARE))
+    if pictures > room:
+        raise BudgetError(
+            f"memory: pictures and maps of {count} samples of {size} x {size} pixels take {_gb(pictures)} beside the "
+            f"device, {_gb(room)} are free there; take fewer samples or a smaller image size"
+        )
+    if not plan.on_disk or pictures + plan.disk_bytes > room:
+        return plan
+    return plan._replace(on_disk=False, on_host=True, disk_bytes=0)
+
+
+def _on_one_device(
+    count: int,
+    modalities: list[Tokens],
+    size: int,
+    budget: int,
+    references: int | None,
+    listed: bool,
+    *,
+    own: bool,
+) -> Plan:
+    """Features on the device or elsewhere; with memory of its `own`, pictures and maps are not in it."""
     room = int(budget * (1 - _SPARE))
     scorers = count if references is None else min(references + 1, count)
     stages = max(m.stages for m in modalities)
     one_stage = sum(count * m.tokens * m.channels for m in modalities) * _FLOAT
     features = one_stage * stages
     tokens = sum(m.tokens for m in modalities)
-    always = _always(count, size)
+    always = _PROGRAMS if own else _always(count, size)
     # As they come out of the products, in the order of the samples, and their square roots.
     scores = 3 * count * (scorers - 1) * tokens * _FLOAT
     # One stage is there twice: when its parts are put together, and when the mean is subtracted.
@@ -138,6 +174,7 @@ def _over_devices(
     references: int | None,
     listed: bool,
     mesh: Mesh,
+    host: int | None,
 ) -> Plan:
     """A stage at once, spread over all devices; else as with one."""
     # Devices of a CPU share the memory of their process.
@@ -153,7 +190,7 @@ def _over_devices(
     needed = max(m.stages for m in modalities) * one_stage + 5 * one_stage + 3 * share * (scorers - 1) * tokens * _FLOAT
     if references is not None and not listed:
         needed += 2 * scorers * sum(m.tokens * m.channels for m in modalities) * _FLOAT
-    needed += _always(count, size)
+    needed += _always(count, size) if host is None else _PROGRAMS
     if needed <= budget * (1 - _SPARE):
         return Plan(False, True, count, count, needed, budget, 0, mesh.size)
     if own < mesh.size:
@@ -163,7 +200,7 @@ def _over_devices(
             f"{_gb(budget)} may be used; raise --memory_gb to {_enough(needed)}, start more processes, or take a "
             "smaller image size"
         )
-    return plan_memory(count, modalities, size=size, budget=budget, references=references, listed=listed)
+    return plan_memory(count, modalities, size=size, budget=budget, references=references, listed=listed, host=host)
 
 
 def _always(count: int, size: int) -> int:

@@ -1,7 +1,7 @@
 """Patch scores of a category: a stage at once, a few samples at a time, or over many devices (paper III-C)."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ class PatchScores(NamedTuple):
     points: Float[jax.Array, "N M3"] | None
 
 
-def plan_for(config: Resolved, count: int, budget: int, mesh: Mesh | None = None) -> Plan:
+def plan_for(config: Resolved, count: int, budget: int, mesh: Mesh | None = None, *, host: int | None = None) -> Plan:
     """What stays where while `count` samples are scored in `budget` bytes.
 
     Args:
@@ -36,6 +36,7 @@ def plan_for(config: Resolved, count: int, budget: int, mesh: Mesh | None = None
         count: N.
         budget: Bytes that may be used; on accelerators, of each.
         mesh: The devices over which samples and features are spread; default one.
+        host: Bytes that may be used beside those, where the devices' memory is their own.
 
     Raises:
         BudgetError: Not even the smallest plan fits.
@@ -48,9 +49,8 @@ def plan_for(config: Resolved, count: int, budget: int, mesh: Mesh | None = None
     nearest = config.scoring.nearest_images
     listed = nearest is not None and nearest < count - 1
     references = nearest if listed else config.scoring.references
-    return plan_memory(
-        count, modalities, size=config.size, budget=budget, references=references, listed=listed, mesh=mesh
-    )
+    where: dict[str, Any] = {"budget": budget, "mesh": mesh, "host": host}
+    return plan_memory(count, modalities, size=config.size, references=references, listed=listed, **where)
 
 
 def products_of(scoring: Scoring) -> Products:
@@ -67,7 +67,7 @@ def products_of(scoring: Scoring) -> Products:
 
 def devices_for(plan: Plan | None, mesh: Mesh | None) -> Mesh | None:
     """The devices over which `extract` works: one where the features stay in memory but not in several devices'."""
-    return mesh if plan is None or plan.on_disk or plan.devices > 1 else None
+    return mesh if plan is None or plan.stored or plan.devices > 1 else None
 
 
 def score_patches(
