@@ -17,7 +17,7 @@ from musc_jax._arrays import PRECISION, Array, as_float, expect_shape, smallest
 _ROWS_AT_ONCE = 64
 
 
-def mean_tokens(features: Float[Array, "N M C"], valid: Bool[Array, "N M"] | None = None) -> Float[jax.Array, "N C"]:
+def mean_tokens(features: Float[Array, "N M C"], *, valid: Bool[Array, "N M"] | None = None) -> Float[jax.Array, "N C"]:
     """The mean token of each sample.
 
     Args:
