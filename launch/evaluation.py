@@ -27,6 +27,7 @@ from musc_jax.execution.free_memory import usable_beside_device
 from musc_jax.execution.memory import Plan, return_freed_memory
 from musc_jax.execution.programs import Programs
 from musc_jax.execution.scoring import plan_for
+from musc_jax.execution.voting import Inquiry
 from musc_jax.resolved import Resolved
 from musc_jax.storage import atomic
 from musc_jax.subsets import divide, thin_out
@@ -122,8 +123,9 @@ def run_category(
     skip_bad: bool,
     programs: Programs,
     bar: Progress,
+    inquiry: Inquiry | None = None,
 ) -> Scored:
-    """Scores one category, with every seed from the same features."""
+    """Scores one category, with every seed from the same features; `inquiry` is what is asked of them then."""
     programs.seconds.clear()
     started, compiled = time.perf_counter(), programs.compile_seconds
     copies = dataset.copies(category) if dataset.copies_count_once else ()
@@ -173,6 +175,7 @@ def run_category(
                 mesh=mesh,
                 skip_bad=skip_bad,
                 progress=counted,
+                inquiry=inquiry,
             )
             repetitions = zip(division.seeds, map(complete, divisions), strict=True)
             seed, first = next(repetitions)

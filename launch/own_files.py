@@ -42,6 +42,7 @@ SAVED = {
     "overlays": "overlays/{}.jpg",
     "full_maps": "full_maps/{}.tiff",
     "full_overlays": "full_overlays/{}.png",
+    "explain": "explain/{}.png",
 }
 """What else is saved of each sample."""
 

@@ -12,7 +12,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ from launch import input_flags as inputs
 from launch.command import say
 from launch.compilation import keep_programs
 from launch.evaluation import Scored, few_samples, run_category
+from launch.explaining import Explanations
 from launch.identity import category_digest
 from launch.output import ResultsFolder, refuse_within
 from launch.own_files import REPORT, RUN, TABLES, json_text
@@ -76,13 +77,16 @@ def score() -> None:
         folder.expect_space(
             sum(least_bytes(len(dataset.names(name)), resolved.size, save) for name in dataset.categories)
         )
+        explanations = Explanations(
+            dataset, score_flags.EXPLAIN.value, resolved, k=score_flags.EXPLAIN_K.value, worst="report" in save
+        )
         programs, products = Programs(profile=options.PROFILE.value), {}
         for category in dataset.categories:
-            scored = _scored(resolved, dataset, category, division, budget, cache_dir, programs)
+            scored = _scored(resolved, dataset, category, division, budget, cache_dir, programs, explanations)
             predictions = _predictions(scored, category, earlier)
             products[category] = _product(dataset, category, scored, predictions)
             run = _run(resolved, dataset, {category: products[category]}, note, started)
-            _write(folder, resolved, dataset, category, scored, predictions, save, run)
+            _write(folder, resolved, dataset, category, scored, predictions, save, run, explanations)
             place = folder.folder(category)
             _tell(
                 category,
@@ -90,6 +94,7 @@ def score() -> None:
                 place,
                 note,
                 by=_decided_by(predictions, category, earlier),
+                explained=explanations.lines(category, predictions, place),
                 page="report" in save,
             )
         folder.write(RUN, json_text(_run(resolved, dataset, products, note, started)))
@@ -103,12 +108,23 @@ def _scored(
     budget: int,
     cache_dir: Path,
     programs: Programs,
+    explanations: Explanations,
 ) -> Scored:
     """A product's scores: those in the cache, if nothing has changed that they depend on, or new ones."""
     digest, kept = category_digest(resolved.config, dataset, category, division), Unwritten(cache_dir, _KEPT)
     known = kept.recall(digest, dataset, category, resolved.size)
     if known is not None and (inputs.SKIP_BAD.value or not known.results.skipped):
         say(f"{category}: scored before with the same settings; the scores are taken from the cache")
+        missing = explanations.missing(category, known.results)
+        if missing:
+            say(f"{category}: what is explained takes features anew")
+            skip_bad = inputs.SKIP_BAD.value
+            votes = explanations.answer(
+                category, missing, budget=budget, cache_dir=cache_dir, skip_bad=skip_bad, programs=programs
+            )
+            others = [vote for vote in known.results.votes if vote.question not in missing]
+            known = known._replace(results=known.results._replace(votes=(*others, *votes)))
+            kept.keep(digest, known)
         return known
     bar = ProgressBar(f"{category}: ")
     try:
@@ -122,6 +138,7 @@ def _scored(
             skip_bad=inputs.SKIP_BAD.value,
             programs=programs,
             bar=bar,
+            inquiry=explanations.inquiry(category),
         )
     finally:
         bar.close()
@@ -189,6 +206,7 @@ def _write(
     predictions: Predictions,
     save: tuple[str, ...],
     run: Mapping[str, Any],
+    explanations: Explanations,
 ) -> None:
     """Writes a product's files, its tables first; `run` is of it alone, as a run of others replaces the one above."""
     note, skipped = run["note"], run["products"][category]["skipped"]
@@ -206,12 +224,14 @@ def _write(
         "origin": origins(dataset)[category],
     }
     folder.write_category(category, save=(), files=tables, **facts)
-    page = partial(product_page, dataset, category, predictions, resolved, picture=picture)
+    drawn = explanations.drawn(category, predictions)
+    page = partial(product_page, dataset, category, predictions, resolved, picture=picture, voters=drawn.page_pictures)
     page = partial(page, skipped=skipped, warnings=odd, note=note)
+    asked = (drawn.file(*one) for one in explanations.asked(category, predictions))
     bar = ProgressBar(f"{category}: ")
     try:
         written = _counted(files.saved(), bar, len(predictions))
-        whole = itertools.chain(tables.items(), written, _last(page, save))
+        whole = itertools.chain(tables.items(), written, asked, _last(page, save))
         folder.write_category(category, save=save, files=whole, **facts)
     finally:
         bar.close()
@@ -255,7 +275,16 @@ def _decided_by(predictions: Predictions, category: str, earlier: _Earlier | Non
     return f"the threshold of {earlier.place} (by {earlier.of(category)['rule']} there)"
 
 
-def _tell(category: str, predictions: Predictions, place: Path, note: str | None, *, by: str, page: bool) -> None:
+def _tell(
+    category: str,
+    predictions: Predictions,
+    place: Path,
+    note: str | None,
+    *,
+    by: str,
+    explained: Sequence[str],
+    page: bool,
+) -> None:
     """The worst samples, what was decided, and where to look."""
     worst = predictions.worst_first()[:_WORST]
     print(f"{category}: {len(predictions)} samples; the highest scores:")
@@ -271,6 +300,8 @@ def _tell(category: str, predictions: Predictions, place: Path, note: str | None
         print(f"decided by {by}: {first.num_defective} called defective, above {first.threshold:.4f}{hangs}")
     print(f"  assumes that {first.assumes}")
     print(f"  {'; '.join(f'{d.rule}: {d.num_defective}' for d in others)}")
+    for line in explained:
+        print(line)
     if note:
         print(f"NOTE: {note}")
     print(f"{category}: {place / REPORT if page else place}")

@@ -38,6 +38,10 @@ THRESHOLD_FROM = flags.DEFINE_string(
 PIXEL_THRESHOLD = flags.DEFINE_float(
     "pixel_threshold", None, "Map pixels above it are hot; default what 95 % of the samples called good stay below."
 )
+EXPLAIN = flags.DEFINE_multi_string(
+    "explain", [], "Show who voted on a sample: SAMPLE for its hottest pixel or SAMPLE:x,y; comma list, or repeated."
+)
+EXPLAIN_K = flags.DEFINE_integer("explain_k", 5, "How many of the closest and of the farthest matches it shows.")
 
 # Those of the flags of `launch.eval` that --help shows; --helpfull shows all.
 _SHOWN = (
@@ -104,6 +108,8 @@ def _check_threshold() -> None:
         raise ConfigError("--threshold, --threshold_from: expected one of them, received both")
     if PIXEL_THRESHOLD.value is not None and not math.isfinite(PIXEL_THRESHOLD.value):
         raise ConfigError(f"--pixel_threshold: expected a number, received {PIXEL_THRESHOLD.value}")
+    if EXPLAIN_K.value < 1:
+        raise ConfigError(f"--explain_k: expected at least 1, received {EXPLAIN_K.value}")
     try:
         decisions.check_rule(THRESHOLD.value)
     except ValueError as error:

@@ -16,6 +16,7 @@ from musc_jax.predictions import Prediction, Predictions
 from musc_jax.report.page import (
     Page,
     PageCloud,
+    PagePicture,
     PageRegion,
     PageSample,
     PageWarning,
@@ -34,6 +35,14 @@ Cloud = Callable[[int], Float[np.ndarray, "S S 3"] | None]
 """A sample's point map by its index; None where it has none."""
 
 
+Voters = Callable[[int], Sequence[PagePicture]]
+"""Pictures of who voted on a sample, by its index."""
+
+
+def _no_voters(_: int) -> Sequence[PagePicture]:
+    return ()
+
+
 def score_page(
     title: str,
     predictions: Predictions,
@@ -46,6 +55,7 @@ def score_page(
     warnings: Sequence[str] = (),
     health: Sequence[Finding] = (),
     skipped: Sequence[tuple[str, str]] = (),
+    voters: Voters = _no_voters,
 ) -> str:
     """The page as one HTML document.
 
@@ -60,10 +70,11 @@ def score_page(
         warnings: What is odd about them.
         health: What is odd about the samples as a batch.
         skipped: Samples that are left out, and why.
+        voters: Pictures of who voted on a sample.
     """
     page = Page(
         title=title,
-        samples=_Samples(predictions, picture, cloud),
+        samples=_Samples(predictions, picture, cloud, voters),
         decisions=predictions.decisions,
         pixel_threshold=predictions.pixel_threshold,
         settings=settings,
@@ -85,8 +96,8 @@ def _warning(finding: Finding) -> PageWarning:
 class _Samples(Sequence[PageSample]):
     """The page's samples, each made when it is asked for: all pictures at once would take gigabytes."""
 
-    def __init__(self, predictions: Predictions, picture: Picture, cloud: Cloud) -> None:
-        self._predictions, self._picture, self._cloud = predictions, picture, cloud
+    def __init__(self, predictions: Predictions, picture: Picture, cloud: Cloud, voters: Voters) -> None:
+        self._predictions, self._picture, self._cloud, self._voters = predictions, picture, cloud, voters
 
     def __len__(self) -> int:
         return len(self._predictions)
@@ -130,6 +141,7 @@ class _Samples(Sequence[PageSample]):
             maps={name: placed(values) for name, values in self._maps(index).items()},
             regions=regions,
             cloud=self._points(index),
+            voters=self._voters(index),
         )
 
     def _maps(self, index: int) -> dict[str, np.ndarray]:
@@ -188,6 +200,7 @@ def product_page(
     skipped: Sequence[str] = (),
     warnings: Sequence[str] = (),
     note: str | None = None,
+    voters: Voters = _no_voters,
 ) -> str:
     """The page of a category that was scored.
 
@@ -200,6 +213,7 @@ def product_page(
         skipped: Names of samples that were left out.
         warnings: Beside those of the dataset.
         note: Such as that the weights are random.
+        voters: Pictures of who voted on a sample.
     """
     place = {name: i for i, name in enumerate(dataset.names(category))}
     names = [sample.name for sample in predictions]
@@ -220,6 +234,7 @@ def product_page(
         warnings=[*warnings, *dataset.warnings],
         health=dataset.health[category],
         skipped=[(name, "left out") for name in skipped],
+        voters=voters,
     )
 
 

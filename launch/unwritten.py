@@ -14,6 +14,7 @@ import numpy as np
 from launch.evaluation import Scored
 from musc_jax.data import Dataset, SampleError
 from musc_jax.execution.scoring import PatchScores
+from musc_jax.execution.voting import Vote
 from musc_jax.pipeline import Results
 from musc_jax.storage import atomic
 
@@ -41,6 +42,7 @@ class Unwritten:
             "skipped": [[error.name, error.problem] for error in results.skipped],
             "metrics": scored.metrics,
             "seconds": scored.seconds,
+            "votes": results.votes,
         }
         arrays = {
             "pred_scores": np.asarray(results.pred_scores),
@@ -76,6 +78,7 @@ class Unwritten:
             kept["anomaly_maps"],
             PatchScores(jnp.asarray(kept["image"]) if "image" in kept else None, None),
             tuple(SampleError(*error) for error in facts["skipped"]),
+            tuple(map(Vote.of, facts.get("votes", []))),
         )
         return Scored(results, facts["metrics"], facts["seconds"])
 

@@ -74,6 +74,7 @@ def with_copies(
         tuple(
             SampleError(names[i], error.problem) for error in results.skipped for i in _all(index[error.name], others)
         ),
+        results.votes,
     )
 
 

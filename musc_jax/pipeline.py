@@ -31,6 +31,7 @@ from musc_jax.execution.free_memory import usable_beside_device, usable_memory
 from musc_jax.execution.memory import Plan
 from musc_jax.execution.programs import InFlight, Programs, copy_to_host_async
 from musc_jax.execution.scoring import PatchScores, devices_for, plan_for, salient_features, score_patches
+from musc_jax.execution.voting import Inquiry, Vote, inquire
 from musc_jax.maps import point_map, upsample_grid
 from musc_jax.rescoring import rescore
 from musc_jax.resolved import Resolved
@@ -52,6 +53,8 @@ class Results(NamedTuple):
     """Scores of the tokens that the maps are made of."""
     skipped: tuple[SampleError, ...] = ()
     """Why samples were left out, with their names; they are in nothing above."""
+    votes: tuple[Vote, ...] = ()
+    """Who matched the places that were asked about."""
 
 
 def _image_map(scores: jax.Array, *, size: int) -> jax.Array:
@@ -302,6 +305,7 @@ def score_divisions(
     mesh: Mesh | None = None,
     skip_bad: bool = False,
     progress: Progress | None = None,
+    inquiry: Inquiry | None = None,
 ) -> Iterator[Results]:
     """The one composition: features once, then patch scores, maps and sample scores for each division of the samples.
 
@@ -316,6 +320,7 @@ def score_divisions(
         mesh: The devices that share the work.
         skip_bad: Leave out samples that cannot be scored.
         progress: Called with (stage, done, total).
+        inquiry: What is asked about divisions that are one part with all samples; not with several processes.
 
     Yields:
         The results of each division, as soon as it is scored.
@@ -339,7 +344,9 @@ def score_divisions(
     seen = gather_list(seen)
     for parts in divide(seen):
         results = score_extracted(features, seen, config, programs, parts=parts, plan=plan, progress=progress)
-        yield results._replace(skipped=tuple(skipped))
+        own = inquiry if len(parts) == 1 else None
+        votes = inquire(own, features, seen, results.pred_scores, results.anomaly_maps, config, programs)
+        yield results._replace(skipped=tuple(skipped), votes=votes)
 
 
 @contextlib.contextmanager
