@@ -70,7 +70,7 @@ def test_tokens_that_do_not_count_may_hold_anything(rng):
     valid = rng.random(features.shape[:2]) < 0.6
     valid[0] = False
     want = [own[mask].mean(0) if mask.any() else np.zeros(7) for own, mask in zip(features, valid, strict=True)]
-    got = m.mean_tokens(np.where(valid[..., None], features, np.nan), valid)
+    got = m.mean_tokens(np.where(valid[..., None], features, np.nan), valid=valid)
     np.testing.assert_allclose(got, want, atol=1e-6)
 
 
@@ -167,7 +167,7 @@ def test_bad_lists_are_named(rng, lists, message):
         (lambda z: musc_jax.nearest_samples(z, 2), "summaries: expected shape"),
         (lambda _: musc_jax.sample_summaries([]), "means: expected those of at least one stage"),
         (lambda z: musc_jax.sample_summaries([z[:, 0], z[:2, 0]]), r"means\[1\]: expected shape"),
-        (lambda z: musc_jax.mean_tokens(z, np.ones((3, 5), bool)), "valid: expected shape"),
+        (lambda z: musc_jax.mean_tokens(z, valid=np.ones((3, 5), bool)), "valid: expected shape"),
     ],
 )
 def test_bad_arguments_are_named(rng, call, message):
