@@ -65,9 +65,10 @@ def score() -> None:
         raise ConfigError("--subsets, --batch_size, --normal_ratio: launch.eval has them; here all samples are scored")
     budget = options.memory_budget()
     earlier = _earlier(score_flags.THRESHOLD_FROM.value)
-    resolved = start.with_backbones(config, cache_dir, features).resolved()
     output_dir = command.path("output_dir", options.OUTPUT_DIR.value)
+    # Before weights are fetched, which may take minutes.
     folder = ResultsFolder(output_dir, _NAME, data_folders=data_folders, replace=options.REPLACE.value)
+    resolved = start.with_backbones(config, cache_dir, features).resolved()
     note = start.RANDOM_NOTE if resolved.config.random_weights else None
     dataset = start.open_samples(resolved, cache_dir, features)
     start.tell(dataset)

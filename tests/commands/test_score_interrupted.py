@@ -170,6 +170,14 @@ def test_room_is_looked_for_before_any_work(run, tmp_path, scorings, monkeypatch
     assert "results take at least" in err
 
 
+def test_a_place_that_cannot_be_written_is_named_before_weights_are_looked_for(run, tmp_path):
+    (tmp_path / "file").touch()
+    code, out, err = run(f"--output_dir={tmp_path / 'file' / 'results'}", "--weights_rgb=nowhere")
+    assert (code, out) == (2, "")
+    (line,) = err.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'file' / 'results' / 'score'}: cannot be written (Not a directory)")
+
+
 # ---- The cache
 
 
