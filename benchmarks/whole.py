@@ -214,7 +214,7 @@ def similar(setting: Setting) -> Row:
     stage = jax.numpy.asarray(features)
 
     def by(nearest: int | None) -> Callable[[], tuple[jax.Array, ...]]:
-        scoring = Scoring(0.3, "full", "bfloat16", None, 0, nearest, "released", True, True, "auto")
+        scoring = Scoring(0.3, "full", "bfloat16", None, 0, nearest, "off", "released", True, True, "auto")
 
         def run() -> tuple[jax.Array, ...]:
             references = choose_references(Features(ImageFeatures([stage], None), None), scoring, programs)

@@ -42,6 +42,10 @@ def _metrics(results: pipeline.Results) -> dict[str, float | None]:
     return {f"image_{k}": v for k, v in image.items()} | {f"pixel_{k}": v for k, v in pixel.items()}
 
 
+# Of samples that share a defect, so many are named; run.json has all.
+_NAMED = 8
+
+
 class Scored(NamedTuple):
     """A category's outcome; with several seeds its results are the first one's."""
 
@@ -110,6 +114,19 @@ def few_samples(dataset: Dataset, category: str, config: Resolved) -> list[str]:
     line = f"{category}: {text}"
     say(f"warning: {line}")
     return [line]
+
+
+def shared_defects(category: str, results: pipeline.Results) -> list[str]:
+    """A line, said, about each group of samples that share what hardly any other has."""
+    lines = []
+    for group in results.recurring:
+        shown = ", ".join(group[:_NAMED]) + (f" and {len(group) - _NAMED} more" if len(group) > _NAMED else "")
+        lines.append(
+            f"{category}: {len(group)} samples share what hardly any other has, a defect that recurs or a kind of its "
+            f"own: {shown}"
+        )
+        say(f"note: {lines[-1]}")
+    return lines
 
 
 def run_category(

@@ -23,6 +23,7 @@ from musc_jax.config import (
     ScoringConfig,
     usual_windows,
 )
+from musc_jax.config import RECURRING as RECURRING_CHOICES
 from musc_jax.data import DATASETS
 from musc_jax.data.features import FeatureFolder
 from musc_jax.execution.free_memory import usable_memory
@@ -121,6 +122,13 @@ NEAREST_IMAGES = flags.DEFINE_integer(
     None,
     "Score each sample by so many others that look most like it, for parts that differ in pose or colour; cost grows "
     "linearly. Default, and from N - 1 on, all.",
+)
+RECURRING = flags.DEFINE_enum(
+    "recurring",
+    None,
+    list(RECURRING_CHOICES),
+    "Defects that several samples share vouch for each other. report: these samples are named; filter: such defects "
+    "score no others. A sub-type that few samples have looks the same. Default off; report with launch.score.",
 )
 WINDOWS = flags.DEFINE_list("windows", None, f"Windows of RsCon; default 1,7 (v1: 1,2,3{_V1_WINDOWS}).")
 K_ITER = flags.DEFINE_integer("k_iter", 80, "Points an expansion step of IPG adds.")
@@ -330,6 +338,7 @@ def plain_config(features: FeatureFolder | None = None) -> Config:
             references=REFERENCES.value,
             seed=SEED.value if REFERENCES.value is not None else 0,
             nearest_images=NEAREST_IMAGES.value,
+            recurring=RECURRING.value or "off",
         ),
         rescoring=RescoringConfig(windows=_usual_windows(VARIANT.value) if windows is None else windows),
     )

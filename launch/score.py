@@ -27,7 +27,7 @@ from launch import flags as options
 from launch import input_flags as inputs
 from launch.command import say
 from launch.compilation import keep_programs
-from launch.evaluation import Scored, few_samples, run_category
+from launch.evaluation import Scored, few_samples, run_category, shared_defects
 from launch.explaining import Explanations
 from launch.identity import category_digest
 from launch.output import ResultsFolder, refuse_within
@@ -214,7 +214,7 @@ def _write(
     picture = pictures_of(dataset, category, predictions)
     files = ProductFiles(predictions, save, picture)
     tables = {**files.tables(), RUN: json_text(run).encode()}
-    odd = few_samples(dataset, category, resolved)
+    odd = [*few_samples(dataset, category, resolved), *shared_defects(category, scored.results)]
     facts: dict[str, Any] = {
         "digest": "",
         "metrics": {},
@@ -249,6 +249,7 @@ def _product(dataset: Dataset, category: str, scored: Scored, predictions: Predi
         "rule": decision.rule,
         "pixel_threshold": predictions.pixel_threshold,
         "num_defective": decision.num_defective,
+        "recurring": [list(group) for group in scored.results.recurring],
         "decisions": [decision._asdict() for decision in predictions.decisions],
         "seconds": dict(scored.seconds),
     }

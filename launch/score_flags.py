@@ -45,8 +45,8 @@ EXPLAIN_K = flags.DEFINE_integer("explain_k", 5, "How many of the closest and of
 
 # Those of the flags of `launch.eval` that --help shows; --helpfull shows all.
 _SHOWN = (
-    "modality", "weights_rgb", "weights_points", "features", "backbone", "image_size", "nearest_images", "fit", "limit",
-    "memory_gb", "output_dir", "cache_dir",
+    "modality", "weights_rgb", "weights_points", "features", "backbone", "image_size", "nearest_images", "recurring",
+    "fit", "limit", "memory_gb", "output_dir", "cache_dir",
 )  # fmt: skip
 
 _HELP_WIDTH = 100
@@ -58,6 +58,9 @@ def apply(arguments: Sequence[str]) -> None:
     Raises:
         ConfigError: They contradict each other, or name no folder.
     """
+    if not options.RECURRING.present:
+        # Named, and no more: only their owner knows whether it is a defect or another kind of part.
+        options.flags.FLAGS["recurring"].value = "report"
     given = list(arguments)
     if not inputs.SKIP_BAD.present:
         # One photograph that is cut short is no reason to say nothing about a thousand others.

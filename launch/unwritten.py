@@ -40,6 +40,7 @@ class Unwritten:
         facts = {
             "samples": [sample.name for sample in results.samples],
             "skipped": [[error.name, error.problem] for error in results.skipped],
+            "recurring": results.recurring,
             "metrics": scored.metrics,
             "seconds": scored.seconds,
             "votes": results.votes,
@@ -79,6 +80,7 @@ class Unwritten:
             PatchScores(jnp.asarray(kept["image"]) if "image" in kept else None, None),
             tuple(SampleError(*error) for error in facts["skipped"]),
             tuple(map(Vote.of, facts.get("votes", []))),
+            tuple(map(tuple, facts["recurring"])),
         )
         return Scored(results, facts["metrics"], facts["seconds"])
 

@@ -7,7 +7,7 @@ from typing import Any
 from launch import input_flags as inputs
 from launch.category_files import least_bytes, saved_files, scores_table
 from launch.command import say
-from launch.evaluation import Scored, few_samples
+from launch.evaluation import Scored, few_samples, shared_defects
 from launch.output import SCORES, Origin, OutputError, ResultsFolder
 from launch.own_files import REPORT
 from launch.score_page import product_page
@@ -67,6 +67,7 @@ def write_results(
         "warnings": [
             *(f"left out of {category}: {error}" for error in scored.results.skipped),
             *few_samples(dataset, category, resolved),
+            *shared_defects(category, scored.results),
             *lost_masks(category, scored.results.samples, scored.results.anomaly_maps.shape[-1]),
         ],
         "num_samples": len(dataset.names(category)) - len(scored.results.skipped),

@@ -16,6 +16,8 @@ from musc_jax.resolved import Device, ImagePath, PointPath, Rescoring, Resolved,
 VARIANTS = ("released", "paper", "v1")
 MODALITIES = ("rgb", "points", "rgb+points")
 POINT_NORMS = ("cloud", "checkpoint")
+# off: they vouch for each other, as in the paper; report: the samples are named; filter: they score no others, either.
+RECURRING = ("off", "report", "filter")
 # Ablations of the paper: what each one switches off, and the variants that have it.
 ABLATIONS = {
     "ipg": "groups stay the K nearest points",
@@ -79,6 +81,7 @@ class ScoringConfig:
         seed: Of the references' draw.
         nearest_images: Score each sample by so many others that are most similar to it, in place of references drawn at
             random; None: not.
+        recurring: What becomes of defects that several samples share: one of `RECURRING`.
     """
 
     interval: float = 0.3
@@ -86,6 +89,7 @@ class ScoringConfig:
     references: int | None = None
     seed: int = 0
     nearest_images: int | None = None
+    recurring: str = "off"
 
     def __post_init__(self) -> None:
         references, nearest = self.references, self.nearest_images
@@ -98,6 +102,7 @@ class ScoringConfig:
             references=None if references is None else _options.whole("references", references, lowest=1),
             seed=_options.whole("seed", self.seed, lowest=0),
             nearest_images=None if nearest is None else _options.whole("nearest_images", nearest, lowest=1),
+            recurring=_options.one_of("recurring", self.recurring, RECURRING),
         )
         if references is not None and nearest is not None:
             raise ConfigError("references, nearest_images: expected one of them, received both")
@@ -292,6 +297,7 @@ class Config:
                 references=self.scoring.references,
                 seed=self.scoring.seed,
                 nearest_images=self.scoring.nearest_images,
+                recurring=self.scoring.recurring,
                 variant=variant,
                 enhancement="cae" not in self.ablate,
                 trust="trust" not in self.ablate,

@@ -75,6 +75,7 @@ def with_copies(
             SampleError(names[i], error.problem) for error in results.skipped for i in _all(index[error.name], others)
         ),
         results.votes,
+        tuple(tuple(names[i] for own in group for i in _all(index[own], others)) for group in results.recurring),
     )
 
 

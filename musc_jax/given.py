@@ -37,6 +37,7 @@ def score_features(
     references: int | None = None,
     seed: int = 0,
     nearest_images: int | None = None,
+    recurring: str = "off",
     precision: str = "full",
     windows: Sequence[int] | None = None,
     ablate: Sequence[str] = (),
@@ -71,6 +72,8 @@ def score_features(
         references: Score each sample by so many others; default all.
         seed: Of their draw.
         nearest_images: Score each sample by so many others that are most similar to it instead.
+        recurring: "report" names samples that share a defect (`recurring` of the results), "filter" also keeps such
+            defects from scoring others.
         precision: One of `musc_jax.kernels.rounding.PRECISIONS`.
         windows: Of RsCon; default the variant's usual ones.
         ablate: Names out of `musc_jax.config.ABLATIONS`; "rescoring" leaves RsCon out.
@@ -108,7 +111,7 @@ def score_features(
         ablate=tuple(ablate),
         grouping=GroupingConfig(curvature_threshold=curvature_threshold),
         aggregation=AggregationConfig(degrees=tuple(degrees)),
-        scoring=ScoringConfig(interval, precision, references, seed, nearest_images),
+        scoring=ScoringConfig(interval, precision, references, seed, nearest_images, recurring),
         rescoring=RescoringConfig(windows=usual_windows(variant) if windows is None else tuple(windows)),
         image_backbone=_given(images, aggregated, embedded=embeddings is not None) if images else None,
         point_backbone=_given(groups, aggregated) if groups else None,

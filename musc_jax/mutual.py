@@ -5,6 +5,7 @@ samples, a defect in hardly any, so the mean of a patch's lowest scores tells th
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -75,7 +76,7 @@ Finish = Callable[..., tuple[jax.Array, ...]]
 | scores | (R, M) for each modality | by each of R references, in the order of its columns |
 | query_mask | (M,) or None for each modality | tokens that are scored |
 | extra | any | the sample's own part of whatever the schedule was given |
-| returns | (M,) for each modality | patch scores of the stage |
+| returns | (M,) for each modality | patch scores of the stage; then, as often as it likes, more of each modality |
 """
 
 
@@ -143,7 +144,8 @@ def finish_sample(
     if units is not None:
         scores = [jax.ops.segment_min(x, units, num_units) for x in scores]
     found = finish([x[columns] for x in scores], query_mask, *extra)
-    return tuple(x if mask is None else jnp.where(mask, x, 0) for x, mask in zip(found, query_mask, strict=True))
+    # More than patch scores, where a finish gives more, is of the modalities in turn.
+    return tuple(x if mask is None else jnp.where(mask, x, 0) for x, mask in zip(found, itertools.cycle(query_mask)))
 
 
 def score_samples(

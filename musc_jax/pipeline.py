@@ -30,7 +30,7 @@ from musc_jax.execution.feature_store import FeatureStore, HostStore
 from musc_jax.execution.free_memory import usable_beside_device, usable_memory
 from musc_jax.execution.memory import Plan
 from musc_jax.execution.programs import InFlight, Programs, copy_to_host_async
-from musc_jax.execution.scoring import PatchScores, devices_for, plan_for, salient_features, score_patches
+from musc_jax.execution.scoring import PatchScores, devices_for, plan_for, salient_features, score_and_look
 from musc_jax.execution.voting import Inquiry, Vote, inquire
 from musc_jax.maps import point_map, upsample_grid
 from musc_jax.rescoring import rescore
@@ -55,6 +55,8 @@ class Results(NamedTuple):
     """Why samples were left out, with their names; they are in nothing above."""
     votes: tuple[Vote, ...] = ()
     """Who matched the places that were asked about."""
+    recurring: tuple[tuple[str, ...], ...] = ()
+    """Names of samples that share a defect, or what looks like one, group by group; where the config asks for it."""
 
 
 def _image_map(scores: jax.Array, *, size: int) -> jax.Array:
@@ -175,9 +177,16 @@ def score_extracted(
         Results of the samples that are in a part, in the order of `samples`.
     """
     if parts is None or (len(parts) == 1 and len(parts[0]) == len(samples)):
-        patch_scores = score_patches(features, config, programs, plan=plan, progress=progress)
+        patch_scores, groups = score_and_look(features, config, programs, plan=plan, progress=progress)
+        recurring = tuple(tuple(samples[i].name for i in group) for group in groups)
         maps = make_maps(features, patch_scores, config, programs, progress=progress)
-        return Results(list(samples), *classify(features, patch_scores, maps, config, programs), maps, patch_scores)
+        return Results(
+            list(samples),
+            *classify(features, patch_scores, maps, config, programs),
+            maps,
+            patch_scores,
+            recurring=recurring,
+        )
     found, done, total = [], 0, sum(map(len, parts))
     for part in parts:
         own = [samples[i] for i in part]
@@ -201,6 +210,7 @@ def score_extracted(
         together(*(results.max_scores for results in found)),
         together(*(results.anomaly_maps for results in found)),
         PatchScores(image, points),
+        recurring=tuple(group for results in found for group in results.recurring),
     )
 
 

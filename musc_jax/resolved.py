@@ -185,6 +185,7 @@ class Scoring:
         references: How many others score each sample; None: all.
         seed: Of their draw.
         nearest_images: How many of the most similar others score each sample instead; None: not.
+        recurring: "off", "report" or "filter": whether defects that recur are looked for, and score no others.
         variant: "released" or "paper", of the enhancement.
         enhancement: Whether modalities enhance each other.
         trust: Whether they do by as much as references agree.
@@ -199,6 +200,7 @@ class Scoring:
     references: int | None
     seed: int
     nearest_images: int | None
+    recurring: str
     variant: str
     enhancement: bool
     trust: bool

@@ -90,6 +90,8 @@ SWITCHES = [
     Row("rgb", {"scoring.references": 2}, {"references": 2}),
     Row("few", {"scoring.seed": 1}, {"seed": 1}),
     Row("rgb", {"scoring.nearest_images": 2}, {"nearest_images": 2}),
+    # Five samples are too few to say that anything recurs; tests/test_recurring.py has more.
+    Row("rgb", {"scoring.recurring": "filter"}, {}, moved=0),
     Row("rgb", {"rescoring.windows": (2, 3)}, {"windows": (2, 3)}),
     Row("rgb", _OTHER_IMAGE, _OTHER_IMAGE),
     _ablate("rgb", "swpooling", {"weighting": False}),

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from musc_jax.kernels import FORMS, OPERATIONS
@@ -80,3 +81,16 @@ def test_odd_files_are_told_of_in_a_line_each(tmp_path):
         "c.mat: no reader",
         "d.pcd: no points: is no PCD file; copy it again from the dataset's archive",
     ]
+
+
+def test_options_of_vouching_side_by_side(tmp_path):
+    rng = np.random.default_rng(0)
+    labels, masks = np.arange(12) % 4 == 0, np.zeros((12, 8, 8), bool)
+    masks[labels, :2, :2] = True
+    stages = rng.normal(size=(2, 1, 16, 6)) + 0.1 * rng.normal(size=(2, 12, 16, 6))
+    stages[:, labels, 0] = rng.normal(size=(2, 3, 6))
+    np.savez(tmp_path / "caps.npz", labels=labels, masks=masks, stage_0=stages[0], stage_1=stages[1])
+    lines = run("benchmarks.vouching", str(tmp_path / "caps.npz"), "--rows=released,interval 0.1 filter").splitlines()
+    assert lines[0] == "| image AUROC of the maximum / pixel AP | caps |"
+    assert lines[2].startswith("| released | 100.0 / ")
+    assert lines[3].startswith("| interval 0.1, filter | 100.0 / ")

@@ -76,6 +76,7 @@ OPTIONS = {
     "curvature_threshold": (1e-6, {"grouping": {"curvature_threshold": 1e-6}}),
     "interval": (0.9, {"scoring": {"interval": 0.9}}),
     "references": (2, {"scoring": {"references": 2}}),
+    "nearest_images": (1, {"scoring": {"nearest_images": 1}}),
     "windows": ((2,), {"rescoring": {"windows": (2,)}}),
     "ablate": (("cae",), {"ablate": ("cae",)}),
 }
@@ -106,12 +107,12 @@ def test_precision_seed_and_form_arrive(monkeypatch):
         raise InterruptedError
 
     monkeypatch.setattr(pipeline, "score", stop)
-    options = {"precision": "fast", "references": 2, "seed": 7, "implementation": "plain"}
+    options = {"precision": "fast", "references": 2, "seed": 7, "implementation": "plain", "recurring": "report"}
     with pytest.raises(InterruptedError):
         score(raw("rgb"), skip_bad=True, memory_bytes=5, **options)
     own, others = seen
     assert (own.scoring.precision, own.scoring.references, own.scoring.seed) == ("fast", 2, 7)
-    assert own.implementation == "plain"
+    assert (own.implementation, own.scoring.recurring) == ("plain", "report")
     assert (others["skip_bad"], others["memory_bytes"]) == (True, 5)
 
 

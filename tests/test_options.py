@@ -34,6 +34,7 @@ BAD = {
     (ScoringConfig, "precision"): ["half", "", None, 1, ["full"], ("full",)],
     (ScoringConfig, "references"): WHOLE,
     (ScoringConfig, "nearest_images"): WHOLE,
+    (ScoringConfig, "recurring"): ["on", "", None, True, ["filter"]],
     (ScoringConfig, "seed"): [-1, 1.5, "0", None, math.nan],
     (RescoringConfig, "windows"): [(), (0,), (1, 2.5), (-1, 7), "17", 7, None],
     (Config, "variant"): ["v2", None, 1, ["paper"]],

@@ -63,6 +63,7 @@ SWITCHES = {
     "precision": ({"scoring": ScoringConfig(precision="fast")}, {"scoring.precision"}),
     "references": ({"scoring": ScoringConfig(references=3)}, {"scoring.references"}),
     "nearest_images": ({"scoring": ScoringConfig(nearest_images=3)}, {"scoring.nearest_images"}),
+    "recurring": ({"scoring": ScoringConfig(recurring="filter")}, {"scoring.recurring"}),
     "seed": ({"scoring": ScoringConfig(seed=3)}, {"scoring.seed"}),
     "windows": ({"rescoring": RescoringConfig((1, 2))}, {"rescoring.windows"}),
     "implementation": (

@@ -17,7 +17,7 @@ from musc_jax.execution.memory import Plan
 from musc_jax.execution.point_extraction import PointExtractor
 from musc_jax.execution.programs import Programs
 from musc_jax.execution.schedule import Machine
-from musc_jax.execution.scoring import products_of
+from musc_jax.execution.scoring import first_finish, products_of
 from musc_jax.models import GivenTokens
 from musc_jax.references import draw_references
 from musc_jax.resolved import Resolved
@@ -85,4 +85,6 @@ def go_through(config: Resolved, programs: Programs, *, count: int | None = None
     both = len(tokens) == 2
     patches = (jax.ShapeDtypeStruct(tokens[1].shape[:2], np.int32),) if both else ()
     products = products_of(scoring)
-    dense.score_stage(tokens, scoring.finish(both=both), references, Machine(ahead), extra=patches, products=products)
+    dense.score_stage(
+        tokens, first_finish(scoring, both=both), references, Machine(ahead), extra=patches, products=products
+    )

@@ -1,5 +1,6 @@
 """Patch scores of a category: a stage at once, a few samples at a time, or over many devices (paper III-C)."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
+from musc_jax._arrays import Array
 from musc_jax.crossmodal import patch_index
 from musc_jax.execution import dense, sharded, streamed
 from musc_jax.execution.devices import everywhere, on_every_device
@@ -16,8 +18,11 @@ from musc_jax.execution.extraction import Features, Progress
 from musc_jax.execution.feature_store import StoredArray
 from musc_jax.execution.memory import Plan, Tokens, plan_memory
 from musc_jax.execution.programs import Programs
+from musc_jax.execution.recurring import find_recurring
 from musc_jax.execution.schedule import Machine, Products, Schedule
 from musc_jax.execution.similar import choose_references
+from musc_jax.mutual import Finish
+from musc_jax.recurring import AndJumps
 from musc_jax.resolved import Resolved, Scoring
 
 
@@ -65,6 +70,12 @@ def products_of(scoring: Scoring) -> Products:
     )
 
 
+def first_finish(scoring: Scoring, *, both: bool) -> Finish:
+    """Of the first time that all are scored: where recurring defects are looked for, jumps come with the scores."""
+    finish = scoring.finish(both=both)
+    return finish if scoring.recurring == "off" else AndJumps(finish)
+
+
 def devices_for(plan: Plan | None, mesh: Mesh | None) -> Mesh | None:
     """The devices over which `extract` works: one where the features stay in memory but not in several devices'."""
     return mesh if plan is None or plan.stored or plan.devices > 1 else None
@@ -79,26 +90,59 @@ def score_patches(
     progress: Progress | None = None,
 ) -> PatchScores:
     """Mutual scores of all patches, averaged over the stages (paper III-C); by `plan`, default a stage at once."""
+    return score_and_look(features, config, programs, plan=plan, progress=progress)[0]
+
+
+def score_and_look(
+    features: Features,
+    config: Resolved,
+    programs: Programs,
+    *,
+    plan: Plan | None = None,
+    progress: Progress | None = None,
+) -> tuple[PatchScores, tuple[tuple[int, ...], ...]]:
+    """`score_patches`, and the groups of samples that share a defect, where the config asks for them.
+
+    To filter, tokens that recur stop scoring others, and all are scored again.
+    """
     modalities = [modality for modality in (features.image, features.points) if modality]
-    finish = config.scoring.finish(both=len(modalities) == 2)
-    extra = _patches(features, config)
-    references = choose_references(features, config.scoring, programs)
+    how, extra = config.scoring, _patches(features, config)
+    references = choose_references(features, how, programs)
     schedule, machine = _choose(features, programs, plan)
-    products = products_of(config.scoring)
-    count = len(modalities[0].stages)
+    products = products_of(how)
+    count, width = len(modalities[0].stages), len(modalities)
+    given: dict[str, Any] = {"extra": extra, "products": products}
 
-    def scored(stage: int) -> tuple[jax.Array, ...]:
-        part = None if progress is None else partial(_report, progress, stage, count)
-        own = [modality.stages[stage] for modality in modalities]
-        return schedule(own, finish, references, machine, extra=extra, products=products, progress=part)
+    def scored(
+        finish: Finish, done: int, unmarked: Sequence[Sequence[Array]] | None = None
+    ) -> tuple[tuple[jax.Array, ...], list[list[np.ndarray]]]:
+        """(patch scores summed over the stages, what else there is of each stage)."""
+        total, more = None, []
+        for stage in range(count):
+            # One stage's scores of all pairs at a time: a plan has no room for two.
+            jax.block_until_ready(total)
+            part = None if progress is None else partial(_report, progress, done + stage, passes * count)
+            own = [modality.stages[stage] for modality in modalities]
+            mask: dict[str, Any] = {} if unmarked is None else {"reference_mask": unmarked[stage]}
+            found = schedule(own, finish, references, machine, **given, **mask, progress=part)
+            scores = found[:width]
+            more.append([np.asarray(x) for x in found[width:]])
+            total = scores if total is None else tuple(a + b for a, b in zip(total, scores, strict=True))
+        assert total is not None
+        return total, more
 
-    total = scored(0)
-    for stage in range(1, count):
-        # One stage's scores of all pairs at a time: a plan has no room for two.
-        jax.block_until_ready(total)
-        total = tuple(a + b for a, b in zip(total, scored(stage), strict=True))
+    passes = 2 if how.recurring == "filter" else 1
+    groups: tuple[tuple[int, ...], ...] = ()
+    total, more = scored(first_finish(how, both=width == 2), 0)
+    if how.recurring != "off":
+        jumps = [list(zip(stage[:width], stage[width:], strict=True)) for stage in more]
+        recurring = find_recurring(features, jumps, programs)
+        groups = recurring.groups
+        if how.recurring == "filter" and recurring.any:
+            unmarked = [[~own for own in stage] for stage in recurring.tokens]
+            total, _ = scored(how.finish(both=width == 2), count, unmarked)
     mean = [x / count for x in total]
-    return PatchScores(mean[0] if features.image else None, mean[-1] if features.points else None)
+    return PatchScores(mean[0] if features.image else None, mean[-1] if features.points else None), groups
 
 
 def _patches(features: Features, config: Resolved) -> tuple[Int[jax.Array, "N M3"], ...]:

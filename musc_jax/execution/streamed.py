@@ -61,7 +61,7 @@ def score_stage(
         "at_once": products.finished_together(sum(stage.shape[1] for stage in stages), len(references.samples)),
     }
     per_sample = (columns, tuple(queries), tuple(extra))
-    out = [np.zeros(stage.shape[:2], np.float32) for stage in stages]
+    out: list[np.ndarray] = []
     if references.listed:
         per_sample = (references.slots, *per_sample[1:])
         options["num_scorers"] = references.columns.shape[1]
@@ -78,6 +78,7 @@ def score_stage(
         copy_to_host_async(found)
         # Else this panel's scores would be there beside those of the next.
         del scores
+        out = out or [np.zeros((count, part.shape[1]), np.float32) for part in found]
         for whole, part in zip(out, found, strict=True):
             whole[rows[0] : rows[-1] + 1] = np.asarray(part)[: count - rows[0]]
     return tuple(jnp.asarray(values) for values in out)

@@ -43,6 +43,7 @@ BAD = {
     "precision": ["half"],
     "implementation": ["fast"],
     "references": ["0", "-1", "2.5"],
+    "recurring": ["on", "no"],
     "nearest_images": ["0", "-1", "2.5", "2 --references=2"],
     "windows": ["", "0", "1,a"],
     "k_iter": ["0", "1.5"],

@@ -213,6 +213,7 @@ TABLE = {
     "precision=fast": ((), {"config.scoring.precision": "fast"}),
     "references=3": ((), {"config.scoring.references": 3}),
     "nearest_images=3": ((), {"config.scoring.nearest_images": 3}),
+    "recurring=filter": ((), {"config.scoring.recurring": "filter"}),
     "implementation=plain": ((), {"config.implementation": "plain"}),
     "windows=2,3": ((), {"config.rescoring.windows": (2, 3)}),
     "k_iter=5": ((), {"config.grouping.k_iter": 5}),

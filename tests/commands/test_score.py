@@ -14,6 +14,7 @@ from PIL import Image
 
 from launch import score, score_flags, score_page
 from launch.score_files import DEFAULT_SAVE, SAVES
+from musc_jax.execution.recurring import Recurring
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SMALL = ("--image_size=32", "--blocks=0,1,2")
@@ -357,3 +358,29 @@ def test_a_picture_is_read_once_for_overlay_and_page():
     # One that is too small for an overlay does not stand for it.
     pictures(1, 2_000_000)
     assert len(read) == 3
+
+
+def test_samples_that_share_a_defect_are_named(run, parts, monkeypatch):
+    """Unless told otherwise, and also where the scores come out of the cache."""
+    seen = []
+
+    def found(features, jumps, programs):
+        seen.append([radius.shape for radius, _ in jumps[0]])
+        return Recurring([], ((1, 4, 7),))
+
+    monkeypatch.setattr("musc_jax.execution.scoring.find_recurring", found)
+    for where in ("", "taken from the cache"):
+        code, _, err, folder = run(parts)
+        assert code == 0, err
+        assert where in err
+        assert "note: caps: 3 samples share what hardly any other has" in err
+        names = [row["sample"] for row in rows(folder / "caps" / "scores.csv")]
+        shared = json.loads((folder / "run.json").read_text())["products"]["caps"]["recurring"]
+        assert shared == [[names[i] for i in (1, 4, 7)]]
+        page = page_content((folder / "caps" / "report.html").read_text(encoding="utf-8"))
+        assert "3 samples share what hardly any other has" in json.dumps(page)
+    assert seen == [[(9, 16)]]
+    code, _, err, folder = run(parts, "--recurring=off")
+    assert code == 0
+    assert "share what" not in err
+    assert len(seen) == 1

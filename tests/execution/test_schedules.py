@@ -17,6 +17,7 @@ from musc_jax.execution.programs import Programs
 from musc_jax.execution.ring_of_lists import meetings
 from musc_jax.execution.schedule import Machine, Products
 from musc_jax.mutual import AverageInterval, score_samples
+from musc_jax.recurring import AndJumps
 from musc_jax.references import draw_references, listed_references
 
 INTERVAL = 0.4
@@ -97,6 +98,25 @@ def test_a_schedule_gives_the_definition(name, references, masked, programs, tmp
         for got, want in zip(both, wanted, strict=True):
             # Float32 swaps no ranks here: values next to each other in rank differ by more than its rounding.
             np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_jumps_come_out_of_every_schedule(name, programs, tmp_path):
+    """Behind the patch scores, (radius, count) of each modality; tokens that are not scored have none."""
+    (stages, patch), masks = scene(), make_masks()
+    for z in stages:
+        z[[1, 4, 6], :3] = 4 + 0.01 * z[[1, 4, 6], :3]
+    finish, references = AndJumps(EnhanceAndAverage(AverageInterval(INTERVAL), "released")), REFERENCES["all"]
+    query = {"query_mask": masks[0]}
+    *_, radius_2d, radius_3d, count_2d, count_3d = score(
+        name, stages, finish, references, programs, tmp_path, extra=(patch,), **query
+    )
+    for z, q, radius, count in zip(stages, masks[0], (radius_2d, radius_3d), (count_2d, count_3d), strict=True):
+        wanted = q & np.isin(np.arange(z.shape[1]), range(3))[None] & np.isin(np.arange(COUNT), [1, 4, 6])[:, None]
+        np.testing.assert_array_equal(np.asarray(count)[wanted], 2)
+        assert ((np.asarray(radius)[wanted] > 0.03) & (np.asarray(radius)[wanted] < 4)).all()
+        assert wanted.sum() >= 5
+        assert not np.asarray(radius)[~q].any()
 
 
 @pytest.mark.parametrize("name", ["dense", "sharded", "panels", "blocks"])
