@@ -35,10 +35,10 @@ def saved_files(results: Results, save: tuple[str, ...], note: str | None) -> It
         for sample, anomaly_map in zip(results.samples, results.anomaly_maps, strict=True):
             yield saved_file("maps", sample.name), tiff(anomaly_map)
     if "images" in save:
-        scale = report.color_scale(results.anomaly_maps)
+        scale = report.color_scale(results.anomaly_maps, results.inside)
         for i, sample in enumerate(results.samples):
             picture = report.sample_picture(
-                sample.image,
+                sample.image if sample.roi is None else report.dimmed_outside(sample.image, sample.roi),
                 sample.gt_mask,
                 results.anomaly_maps[i],
                 scale=scale,

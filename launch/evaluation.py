@@ -38,7 +38,8 @@ def _metrics(results: pipeline.Results) -> dict[str, float | None]:
     labels = [sample.gt_label for sample in results.samples]
     masks = [sample.gt_mask for sample in results.samples if sample.gt_mask is not None]
     image = measure.image_metrics(None if None in labels else np.array(labels, np.int64), results.pred_scores)
-    pixel = measure.pixel_metrics(np.stack(masks) if len(masks) == len(results.samples) else None, results.anomaly_maps)
+    known = np.stack(masks) if len(masks) == len(results.samples) else None
+    pixel = measure.pixel_metrics(known, results.anomaly_maps, inside=results.inside)
     return {f"image_{k}": v for k, v in image.items()} | {f"pixel_{k}": v for k, v in pixel.items()}
 
 

@@ -97,11 +97,18 @@ MASKS = flags.DEFINE_enum(
 )
 MAX_PIXELS = flags.DEFINE_integer("max_pixels", 64_000_000, "folder: pictures of more pixels are read at reduced size.")
 
+ROI = flags.DEFINE_string(
+    "roi",
+    None,
+    "folder: region of interest, a mask of any size for all samples, or a folder of masks, one a sample: what is not "
+    "bright in it never counts, neither as a defect nor as a match.",
+)
+
 _OF_FOLDER = (
     NORMAL_DIR, ABNORMAL_DIR, MASK_DIR, DEPTH_DIR, NORMAL_DEPTH_DIR, ABNORMAL_DEPTH_DIR, UNLABELLED, EXTENSIONS,
     UNMASKED_SAMPLES,
     INTRINSICS, DEPTH_SCALE, DEPTH_KIND, PIXEL_PITCH, POINTS_SCALE, POINT_ORDER, INVALID, FIT, BITS, BACKGROUND, MASKS,
-    MAX_PIXELS,
+    MAX_PIXELS, ROI,
 )  # fmt: skip
 NAMES = tuple(flag.name for flag in flags.all)
 """Of the flags here."""
@@ -151,6 +158,8 @@ def folder_layout() -> FolderLayout | None:
         background=_color(BACKGROUND.value),
         masks=MASKS.value,
         max_pixels=MAX_PIXELS.value,
+        # Of a relative path the shell's folder is meant.
+        roi=None if ROI.value is None else str(command.path("roi", ROI.value).absolute()),
     )
 
 
@@ -192,4 +201,5 @@ def data_folders() -> tuple[Path, ...]:
         return ()
     root, layout = command.path("data_dir", DATA_DIR.value), folder_layout()
     categories = [root, *(root / name for name in CATEGORIES.value or ())]
-    return (root, *(category / name for category in categories for name in (layout.folders if layout else ())))
+    roi = [Path(layout.roi)] if layout and layout.roi and Path(layout.roi).is_dir() else []
+    return (root, *(category / name for category in categories for name in (layout.folders if layout else ())), *roi)

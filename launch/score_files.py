@@ -137,7 +137,8 @@ class ProductFiles:
 
     def saved(self) -> Iterator[tuple[str, bytes]]:
         """Names and contents of what is saved of each sample, one after the other."""
-        scale = report.color_scale(self._predictions.results.anomaly_maps)
+        results = self._predictions.results
+        scale = report.color_scale(results.anomaly_maps, results.inside)
         # Pillow decodes, scales and packs beside other threads; few ahead, as a picture may take a hundred megabytes.
         made = map_ahead(lambda i: list(self._of(i, scale)), range(len(self._predictions)), workers=2, ahead=3)
         for files in made:
@@ -160,9 +161,12 @@ class ProductFiles:
         predictions, picture = self._predictions, self._picture(index, most)
         sample, anomaly_map = predictions.results.samples[index], predictions.results.anomaly_maps[index]
         if picture is None:
-            picture, drawn = sample.image, anomaly_map
+            picture, drawn, inside = sample.image, anomaly_map, sample.roi
         else:
-            drawn = report.enlarge_map(anomaly_map, full_size=picture.shape[:2], fit=sample.fit)
+            place: dict[str, Any] = {"full_size": picture.shape[:2], "fit": sample.fit}
+            drawn, inside = report.enlarge_inside(anomaly_map, sample.roi, **place)
+        if sample.roi is not None and inside is not None:
+            picture = report.dimmed_outside(picture, inside)
         boxes = [(region.box, region.peak) for region in self.regions[index]]
         size = sample.full_size or anomaly_map.shape
         image = report.overlay_picture(picture, drawn, scale=scale, boxes=boxes, boxes_size=(size[0], size[1]))

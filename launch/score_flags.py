@@ -23,7 +23,7 @@ flags = OwnFlags()
 IMAGES = flags.DEFINE_string("images", None, "Folder of the pictures, instead of DIR.")
 POINTS = flags.DEFINE_string("points", None, "Folder of the point data that belongs to them; both are looked at then.")
 TABLE = flags.DEFINE_string(
-    "table", None, "Instead of DIR a CSV file with columns image_path, points_path, mask_path, label."
+    "table", None, "Instead of DIR a CSV file: columns image_path, points_path, mask_path, label, roi_path."
 )
 PER_FOLDER = flags.DEFINE_bool("per_folder", False, "Each subfolder is a product of its own; default all are one.")
 THRESHOLD = flags.DEFINE_string(
@@ -46,7 +46,7 @@ EXPLAIN_K = flags.DEFINE_integer("explain_k", 5, "How many of the closest and of
 # Those of the flags of `launch.eval` that --help shows; --helpfull shows all.
 _SHOWN = (
     "modality", "weights_rgb", "weights_points", "features", "backbone", "image_size", "nearest_images", "recurring",
-    "fit", "limit", "memory_gb", "output_dir", "cache_dir",
+    "fit", "roi", "limit", "memory_gb", "output_dir", "cache_dir",
 )  # fmt: skip
 
 _HELP_WIDTH = 100

@@ -12,6 +12,8 @@ from musc_jax import upsample_grid
 from musc_jax.data import Dataset
 from musc_jax.data.formats.resizing import shrink_image
 from musc_jax.data.health import Finding
+from musc_jax.execution.inside import patches_inside
+from musc_jax.execution.mapping import image_map_inside
 from musc_jax.predictions import Prediction, Predictions
 from musc_jax.report.page import (
     Page,
@@ -22,7 +24,8 @@ from musc_jax.report.page import (
     PageWarning,
     report_html,
 )
-from musc_jax.report.regions import enlarge_map
+from musc_jax.report.pictures import dimmed_outside
+from musc_jax.report.regions import enlarge_inside, enlarge_map
 from musc_jax.resolved import Resolved
 from musc_jax.storage.paths import readable
 
@@ -124,6 +127,14 @@ class _Samples(Sequence[PageSample]):
         def placed(values: np.ndarray) -> np.ndarray:
             return enlarge_map(values, full_size=size, fit=read.fit)
 
+        def map_of(values: np.ndarray) -> np.ndarray:
+            """Outside of the region of interest there is no value."""
+            whole, inside = enlarge_inside(values, read.roi, full_size=size, fit=read.fit)
+            return np.where(inside, whole, np.float32(np.nan))
+
+        if read.roi is not None:
+            image = dimmed_outside(image, placed(read.roi.astype(np.float32)) > 0.5)
+
         regions = [PageRegion(region.box, region.peak) for region in self._predictions.regions(index)]
         mask = None if read.gt_mask is None else placed(read.gt_mask.astype(np.float32)) > 0.5
         return PageSample(
@@ -138,7 +149,7 @@ class _Samples(Sequence[PageSample]):
             image=image,
             full_size=read.full_size,
             gt_mask=mask,
-            maps={name: placed(values) for name, values in self._maps(index).items()},
+            maps={name: map_of(values) for name, values in self._maps(index).items()},
             regions=regions,
             cloud=self._points(index),
             voters=self._voters(index),
@@ -151,8 +162,11 @@ class _Samples(Sequence[PageSample]):
         points = self._cloud(index)
         if points is None or image is None:
             return {"fused" if points is None else "3D": fused}
-        side = round(image.shape[1] ** 0.5)
-        flat = np.asarray(upsample_grid(np.asarray(image[index]).reshape(side, side), len(fused)))
+        side, roi, scores = round(image.shape[1] ** 0.5), results.samples[index].roi, np.asarray(image[index])
+        if roi is None:
+            flat = np.asarray(upsample_grid(scores.reshape(side, side), len(fused)))
+        else:
+            flat = np.asarray(image_map_inside(scores, patches_inside(roi[None], side)[0], roi, size=len(fused)))
         return {"fused": fused, "2D": flat, "3D": fused - flat}
 
     def _points(self, index: int) -> PageCloud | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from musc_jax import pipeline
 from musc_jax._arrays import Array
@@ -17,6 +17,8 @@ from musc_jax.models import GivenTokens
 from musc_jax.models.given import grid_objection
 
 _TO_NUMPY = "pass tensor.detach().float().cpu().numpy()"
+# What arrays hold that are no numbers with a point.
+_KINDS = {"pixels": (np.integer, "integers"), "roi": (np.bool_, "True or False")}
 
 
 def score_features(
@@ -27,6 +29,7 @@ def score_features(
     pixels: Int[Array, "N G"] | None = None,
     curvature: Float[Array, "N G"] | None = None,
     embeddings: Float[Array, "N E"] | None = None,
+    roi: Bool[Array, "*N S S"] | None = None,
     names: Sequence[str] | None = None,
     size: int | None = None,
     aggregated: bool = False,
@@ -62,6 +65,9 @@ def score_features(
         pixels: With `points`: flat pixel, row * S + column, of each group's centre.
         curvature: Of each group, 0 to 1/3; from `curvature_threshold` on it is aggregated with no other. Default 0.
         embeddings: One for each image, which variant "v1" re-scores by.
+        roi: Regions of interest at the side of the maps, one for each sample or one for all: what is outside never
+            counts. A patch counts if any of its pixels is inside, a group if its centre's pixel is. Tokens may still
+            have seen what is outside; a picture that is blank there keeps them from it.
         names: Of the samples; default their numbers.
         size: Side of the anomaly maps; that of the clouds, default 224 where there are none.
         aggregated: They were aggregated over their neighbourhoods before, and are scored as they are.
@@ -101,6 +107,7 @@ def score_features(
     given = {"clouds": clouds, "pixels": pixels, "curvature": curvature}
     columns = {name: None if value is None else _array(name, value) for name, value in given.items()}
     columns["embeddings"] = None if embeddings is None else _array("embeddings", embeddings)
+    columns["roi"] = None if roi is None else _array("roi", roi)
     _expect_columns(columns, count, groups, size)
     size = 224 if size is None and clouds is None else size
     side = size if columns["clouds"] is None else columns["clouds"].shape[1]
@@ -117,8 +124,10 @@ def score_features(
         point_backbone=_given(groups, aggregated) if groups else None,
         implementation=implementation,
     )
+    side = config.resolved().size
+    _expect_regions(columns, count, side)
     return pipeline.score(
-        _Samples(images, groups, columns, _names(names, count), config.resolved().size),
+        _Samples(images, groups, columns, _names(names, count), side),
         config,
         skip_bad=skip_bad,
         memory_bytes=memory_bytes,
@@ -153,7 +162,7 @@ class _Samples(Sequence[Sample]):
             column = self._columns[name]
             return None if column is None else column[i].astype(np.float32)
 
-        pixels = self._columns["pixels"]
+        pixels, roi = self._columns["pixels"], self._columns["roi"]
         tokens = SampleTokens(
             image=tuple(stage[i].astype(np.float32) for stage in self._images),
             points=tuple(stage[i].astype(np.float32) for stage in self._groups),
@@ -161,7 +170,8 @@ class _Samples(Sequence[Sample]):
             curvature=row("curvature"),
             embedding=row("embeddings"),
         )
-        return Sample(self._names[i], self._picture, row("clouds"), None, None, Path(self._names[i]), tokens=tokens)
+        path, inside = Path(self._names[i]), None if roi is None else roi[i]
+        return Sample(self._names[i], self._picture, row("clouds"), None, None, path, tokens=tokens, roi=inside)
 
 
 def _array(name: str, value: Any) -> np.ndarray:
@@ -169,10 +179,9 @@ def _array(name: str, value: Any) -> np.ndarray:
         array = np.asarray(value)
     except (TypeError, RuntimeError, ValueError) as error:  # tensors on a GPU, of bfloat16, or with gradients
         raise ValueError(f"{name}: cannot be read as an array ({error}); {_TO_NUMPY}") from None
-    kind = np.integer if name == "pixels" else np.floating
+    kind, expected = _KINDS.get(name, (np.floating, "floating point values"))
     # bfloat16 is no type of NumPy's own.
-    if not (np.issubdtype(array.dtype, kind) or (name != "pixels" and array.dtype.name in ("bfloat16",))):
-        expected = "integers" if name == "pixels" else "floating point values"
+    if not (np.issubdtype(array.dtype, kind) or (kind is np.floating and array.dtype.name in ("bfloat16",))):
         raise ValueError(f"{name}: expected {expected}, received {array.dtype}")
     return array
 
@@ -224,6 +233,16 @@ def _expect_columns(
         raise ValueError(f"pixels: expected indices from 0 to {clouds.shape[1] ** 2 - 1}, received {outside}")
     if embeddings is not None and (embeddings.ndim != 2 or len(embeddings) != count):
         raise ValueError(f"embeddings: expected ({count}, channels), received {embeddings.shape}")
+
+
+def _expect_regions(columns: dict[str, np.ndarray | None], count: int, side: int) -> None:
+    """Makes regions of interest one for each sample; refuses others than of the maps' pixels."""
+    roi = columns["roi"]
+    if roi is None:
+        return
+    if roi.shape not in ((side, side), (count, side, side)):
+        raise ValueError(f"roi: expected ({count}, {side}, {side}) or ({side}, {side}), received {roi.shape}")
+    columns["roi"] = np.broadcast_to(roi, (count, side, side))
 
 
 def _given(stages: list[np.ndarray], aggregated: bool, *, embedded: bool = False) -> GivenTokens:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Num, Shaped
+from jaxtyping import Bool, Num, Shaped
 from scipy import ndimage
 
 Metrics = dict[str, float | None]
@@ -67,13 +67,17 @@ def image_metrics(labels: Num[np.ndarray | jax.Array, "N"] | None, scores: Num[n
 
 
 def pixel_metrics(
-    masks: Shaped[np.ndarray | jax.Array, "N H W"] | None, maps: Num[np.ndarray | jax.Array, "N H W"]
+    masks: Shaped[np.ndarray | jax.Array, "N H W"] | None,
+    maps: Num[np.ndarray | jax.Array, "N H W"],
+    *,
+    inside: Bool[np.ndarray, "N H W"] | None = None,
 ) -> Metrics:
     """Metrics of anomaly maps over all pixels of all samples.
 
     Args:
         masks: Non-zero on defects; None where there are none.
         maps: Anomaly maps, higher is more defective.
+        inside: The pixels that count; default all. Others are left out, and what of a region is outside is none of it.
 
     Returns:
         AUROC, F1Max, AP, PRO (exact) and PRO_200 (as the released program) as fractions; None where undefined.
@@ -84,7 +88,10 @@ def pixel_metrics(
     maps = _expect_maps(maps)
     if masks is None:
         return dict.fromkeys(_PIXEL_KEYS)
-    ranking = _rank(_expect_masks(masks, maps), maps)
+    positive = _expect_masks(masks, maps)
+    if inside is not None and inside.shape != maps.shape:
+        raise ValueError(f"inside: expected the shape of the maps, {maps.shape}, received {inside.shape}")
+    ranking = _rank(positive, maps, inside)
     if ranking is None:
         return dict.fromkeys(_PIXEL_KEYS)
     # scikit-learn sorts in each of its functions, which is most of their time; on sorted scores that costs little.
@@ -210,9 +217,9 @@ class _Ranking(NamedTuple):
     positive: np.ndarray
     """(N, H, W) True on defects."""
     order: np.ndarray
-    """(N * H * W,) flat pixel indices in the order of falling scores."""
+    """Flat indices of the pixels that count in the order of falling scores."""
     scores: np.ndarray
-    """(N * H * W,) the scores in that order."""
+    """The scores in that order."""
 
 
 class _RegionCurve(NamedTuple):
@@ -226,11 +233,14 @@ class _RegionCurve(NamedTuple):
     """Mean over the regions of their found share, ends at 1."""
 
 
-def _rank(positive: np.ndarray, maps: np.ndarray) -> _Ranking | None:
+def _rank(positive: np.ndarray, maps: np.ndarray, inside: np.ndarray | None = None) -> _Ranking | None:
     """None where nothing can be ranked: no region, or nothing but regions."""
-    if positive.all() or not positive.any():
+    positive = positive if inside is None else positive & inside
+    if (positive if inside is None else positive[inside]).all() or not positive.any():
         return None
     order = np.argsort(maps.reshape(-1), kind="stable")[::-1]
+    if inside is not None:
+        order = order[inside.reshape(-1)[order]]
     return _Ranking(positive, order, maps.reshape(-1)[order])
 
 

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from musc_jax import pipeline
@@ -33,6 +34,7 @@ def score_folder(
     *,
     points: Path | str | None = None,
     layout: FolderLayout | None = None,
+    roi: Path | str | None = None,
     threshold: str = DEFAULT_RULE,
     pixel_threshold: float | None = None,
     skip_bad: bool = True,
@@ -47,6 +49,8 @@ def score_folder(
         config: What to compute and with which backbones.
         points: The folder of the point data that belongs to the pictures; default beside them.
         layout: How files are read, and where is what; default pictures without labels.
+        roi: The region of interest, a mask for all samples or a folder of masks, one a sample: what is not bright in it
+            never counts, neither as a defect nor as a match.
         threshold: The rule that decides, see `musc_jax.decisions.decide`.
         pixel_threshold: Of the maps; default one for the batch.
         skip_bad: Leave out samples that cannot be read or scored; they are in `results.skipped` or `unreadable`.
@@ -69,6 +73,8 @@ def score_folder(
         raise ConfigError("points, layout: expected one of them to name point data, received both")
     if layout is None:
         layout = FolderLayout(unlabelled=True, depth_dir=None if points is None else str(Path(points).absolute()))
+    if roi is not None:
+        layout = replace(layout, roi=str(Path(roi).absolute()))
     resolved = config.resolved()
     size = resolved.size
     with tempfile.TemporaryDirectory() as scratch:

@@ -19,20 +19,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from musc_jax import _options
 from musc_jax.config import Config, ConfigError
 from musc_jax.data.sample import Sample, SampleError
-from musc_jax.execution.devices import AXIS, gather_list, gather_rows, make_mesh, over_samples, samples_of_process
+from musc_jax.execution.devices import AXIS, gather_list, make_mesh, samples_of_process
 from musc_jax.execution.extraction import Features, Progress, extract
 from musc_jax.execution.feature_store import FeatureStore, HostStore
 from musc_jax.execution.free_memory import usable_beside_device, usable_memory
+from musc_jax.execution.inside import Inside, inside_of
+from musc_jax.execution.mapping import make_maps
 from musc_jax.execution.memory import Plan
-from musc_jax.execution.programs import InFlight, Programs, copy_to_host_async
+from musc_jax.execution.programs import Programs
 from musc_jax.execution.scoring import PatchScores, devices_for, plan_for, salient_features, score_and_look
 from musc_jax.execution.voting import Inquiry, Vote, inquire
-from musc_jax.maps import point_map, upsample_grid
 from musc_jax.rescoring import rescore
 from musc_jax.resolved import Resolved
 from musc_jax.subsets import divide, expect_division
@@ -48,7 +49,8 @@ class Results(NamedTuple):
     max_scores: Float[np.ndarray, "N"]
     """Maxima of the anomaly maps, before re-scoring."""
     anomaly_maps: Float[np.ndarray, "N S S"]
-    """Score of each pixel, higher is more defective, not bounded; with both modalities the sum of theirs."""
+    """Score of each pixel, higher is more defective, not bounded; with both modalities the sum of theirs. 0 outside of
+    a sample's region of interest."""
     patch_scores: PatchScores
     """Scores of the tokens that the maps are made of."""
     skipped: tuple[SampleError, ...] = ()
@@ -58,66 +60,16 @@ class Results(NamedTuple):
     recurring: tuple[tuple[str, ...], ...] = ()
     """Names of samples that share a defect, or what looks like one, group by group; where the config asks for it."""
 
+    @property
+    def inside(self) -> Bool[np.ndarray, "N S S"] | None:
+        """The pixels in the samples' regions of interest; None where no sample has one."""
+        return None if all(sample.roi is None for sample in self.samples) else np.stack(self.regions)
 
-def _image_map(scores: jax.Array, *, size: int) -> jax.Array:
-    side = round(scores.shape[0] ** 0.5)
-    return upsample_grid(scores.reshape(side, side), size)
-
-
-def _point_map(
-    points: jax.Array, valid: jax.Array, centers: jax.Array, values: jax.Array, *, size: int, implementation: str
-) -> jax.Array:
-    pixels = jnp.arange(size * size)
-    return point_map(points, pixels, centers, values, size=size, valid=valid, implementation=implementation)
-
-
-def make_maps(
-    features: Features,
-    scores: PatchScores,
-    config: Resolved,
-    programs: Programs,
-    *,
-    progress: Progress | None = None,
-) -> Float[np.ndarray, "N S S"]:
-    """Anomaly maps; with both modalities the sum of theirs."""
-    size = config.size
-    spread, clouds = features.spread, features.points
-    # With several processes each makes the maps of the samples whose clouds it has.
-    rows = np.arange(features.num_samples)
-    if spread is not None:
-        rows = np.flatnonzero(np.isin(spread.members, spread.own))
-    at_once = config.device.clouds_at_once
-    own = np.zeros((len(rows), size, size), np.float32)
-
-    def settle(job: tuple[int, list[jax.Array]]) -> None:
-        start, maps = job
-        for some in maps:
-            own[start : start + at_once] += np.asarray(some)[: len(rows) - start]
-        if progress:
-            progress("maps", min(start + at_once, len(rows)), len(rows))
-
-    in_flight = InFlight(settle)
-    for start in range(0, len(rows), at_once):
-        # The last ones are filled up by repeating, so that one program makes all.
-        part = rows[np.minimum(np.arange(start, start + at_once), len(rows) - 1)]
-        found = []
-        if scores.image is not None:
-            found.append(programs.run("maps", over_samples(_image_map), scores.image[part], size=size))
-        if scores.points is not None and clouds is not None:
-            place = part if spread is None else spread.members[part] - spread.own.start
-            # Clouds may lie on the disk, where one after the other is read.
-            own_clouds = (np.stack([array[int(i)] for i in place]) for array in (clouds.points, clouds.valid))
-            arrays = *own_clouds, clouds.centers[part], scores.points[part]
-            how = config.implementation
-            found.append(programs.run("maps", over_samples(_point_map), *arrays, size=size, implementation=how))
-        copy_to_host_async(found)
-        in_flight.add((start, found))
-    in_flight.drain()
-    if spread is None:
-        return own
-    maps = np.zeros((features.num_samples, size, size), np.float32)
-    maps[gather_rows(rows)] = gather_rows(own)
-    return maps
+    @property
+    def regions(self) -> list[Bool[np.ndarray, "S S"]]:
+        """The region of interest of each sample; all of it where it has none."""
+        whole = np.ones(self.anomaly_maps.shape[1:], bool)
+        return [whole if sample.roi is None else sample.roi for sample in self.samples]
 
 
 def classify(
@@ -126,6 +78,8 @@ def classify(
     maps: Float[np.ndarray, "N S S"],
     config: Resolved,
     programs: Programs,
+    *,
+    inside: Inside | None = None,
 ) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]]:
     """(pred_scores, max_scores): sample scores after and before RsCon (paper III-D)."""
     highest = maps.max(axis=(1, 2))
@@ -136,11 +90,20 @@ def classify(
         "re-scoring",
         rescore,
         highest,
-        salient_features(features, scores, programs),
+        salient_features(features, scores, programs, inside=inside),
         windows=own.windows if own.windowed else (len(maps),),
         variant=own.variant,
     )
     return np.asarray(rescored), highest
+
+
+def _inside(features: Features, samples: Sequence[Sample], config: Resolved) -> Inside | None:
+    """What counts of the samples; None where all of all of them does."""
+    if all(sample.roi is None for sample in samples):
+        return None  # before the pixels of groups are waited for
+    pixels = None if features.points is None else np.asarray(features.points.center_pixels)
+    patches = None if features.image is None else features.image.stages[0].shape[1]
+    return inside_of(samples, size=config.size, num_patches=patches, center_pixels=pixels)
 
 
 def _report_part(
@@ -177,16 +140,12 @@ def score_extracted(
         Results of the samples that are in a part, in the order of `samples`.
     """
     if parts is None or (len(parts) == 1 and len(parts[0]) == len(samples)):
-        patch_scores, groups = score_and_look(features, config, programs, plan=plan, progress=progress)
+        inside = _inside(features, samples, config)
+        patch_scores, groups = score_and_look(features, config, programs, inside=inside, plan=plan, progress=progress)
         recurring = tuple(tuple(samples[i].name for i in group) for group in groups)
-        maps = make_maps(features, patch_scores, config, programs, progress=progress)
-        return Results(
-            list(samples),
-            *classify(features, patch_scores, maps, config, programs),
-            maps,
-            patch_scores,
-            recurring=recurring,
-        )
+        maps = make_maps(features, patch_scores, config, programs, inside=inside, progress=progress)
+        judged = classify(features, patch_scores, maps, config, programs, inside=inside)
+        return Results(list(samples), *judged, maps, patch_scores, recurring=recurring)
     found, done, total = [], 0, sum(map(len, parts))
     for part in parts:
         own = [samples[i] for i in part]

@@ -4,7 +4,7 @@ import html
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -13,7 +13,7 @@ from musc_jax import decisions
 from musc_jax.data.health import Finding
 from musc_jax.decisions import DEFAULT_RULE, Decision
 from musc_jax.pipeline import Results
-from musc_jax.report.regions import Region, enlarge_map, find_regions
+from musc_jax.report.regions import Region, enlarge_inside, find_regions
 
 # A region of fewer pixels of a map is a rounding of its threshold.
 _LEAST_AREA = 4
@@ -111,15 +111,26 @@ class Predictions:
         return sorted(self.samples, key=lambda sample: sample.rank)
 
     def full_map(self, index: int) -> Float[np.ndarray, "height width"]:
-        """A sample's map on its picture as it is shown; at the working size where the sample has no pixels."""
-        sample, anomaly_map = self.results.samples[index], self.results.anomaly_maps[index]
-        return enlarge_map(anomaly_map, full_size=self._full_size(index), fit=sample.fit)
+        """A sample's map on its picture as it is shown; at the working size where the sample has no pixels.
+
+        0 outside of its region of interest.
+        """
+        sample = self.results.samples[index]
+        place: dict[str, Any] = {"full_size": self._full_size(index), "fit": sample.fit}
+        return enlarge_inside(self.results.anomaly_maps[index], sample.roi, **place)[0]
 
     def mask(self, index: int) -> Bool[np.ndarray, "height width"]:
-        """A sample's hot pixels on its picture as it is shown."""
+        """A sample's hot pixels on its picture as it is shown; none outside of its region of interest."""
         if self._is_cold(index):
             return np.zeros(self._full_size(index), bool)
-        return self.full_map(index) > self.pixel_threshold
+        hot, inside = self.full_map(index) > self.pixel_threshold, self._inside(index)
+        return hot if inside is None else hot & inside
+
+    def _inside(self, index: int) -> Bool[np.ndarray, "height width"] | None:
+        """A sample's region of interest on its picture as it is shown; None where it has none."""
+        sample = self.results.samples[index]
+        place: dict[str, Any] = {"full_size": self._full_size(index), "fit": sample.fit}
+        return None if sample.roi is None else enlarge_inside(self.results.anomaly_maps[index], sample.roi, **place)[1]
 
     def regions(self, index: int) -> list[Region]:
         """A sample's hot regions in pixels of its picture, the hottest first; found once.
@@ -133,7 +144,8 @@ class Predictions:
     def _find_regions(self, index: int) -> list[Region]:
         whole = self.full_map(index)
         scale = whole.size / self.results.anomaly_maps[index].size
-        return find_regions(whole, self.pixel_threshold, least_area=max(1, round(_LEAST_AREA * scale)))
+        least = max(1, round(_LEAST_AREA * scale))
+        return find_regions(whole, self.pixel_threshold, least_area=least, inside=self._inside(index))
 
     def _is_cold(self, index: int) -> bool:
         """Whether nothing of a map is hot, so that it need not be enlarged: that makes no value higher."""

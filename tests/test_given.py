@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scenes import GROUPS, make_backbones, make_samples
+from statement import clouds, maps
 
 import musc_jax
 from musc_jax import Config, pipeline
@@ -32,9 +33,10 @@ def config(modality, variant="released"):
 
 
 @functools.cache
-def raw(modality, variant="released"):
+def raw(modality, variant="released", inside=False):
     """Raw tokens by our own backbones, as the arguments of `score_features`."""
-    found = [tokens for _, tokens in raw_tokens(samples(), config(modality, variant).resolved(), PROGRAMS)]
+    own = with_regions() if inside else samples()
+    found = [tokens for _, tokens in raw_tokens(own, config(modality, variant).resolved(), PROGRAMS)]
     image = [np.stack(stage) for stage in zip(*(tokens.image for tokens in found), strict=True)]
     points = [np.stack(stage) for stage in zip(*(tokens.points for tokens in found), strict=True)]
     given = {"tokens": image or None}
@@ -69,6 +71,58 @@ def test_tokens_of_our_backbones_give_the_same_bits(modality, variant):
     want = pipeline.score(samples(), config(modality, variant), programs=PROGRAMS)
     options = {"windows": config(modality, variant).rescoring.windows}
     assert_equal(score(raw(modality, variant), variant=variant, **options), want)
+
+
+ROI = np.arange(32)[None] + np.arange(32)[:, None] > 20
+
+
+def with_regions():
+    return [dataclasses.replace(sample, roi=ROI) for sample in samples()]
+
+
+def test_tokens_of_regions_of_interest_give_the_same_bits():
+    want = pipeline.score(with_regions(), config("rgb+points"), programs=PROGRAMS)
+    assert_equal(score(raw("rgb+points", inside=True), roi=ROI), want)
+
+
+def test_tokens_outside_never_count():
+    """Whatever they are; groups lie outside, too, and stay where they are."""
+    given = raw("rgb+points")
+    want = score(given, roi=ROI, aggregated=True)
+    cells = ROI.reshape(4, 8, 4, 8).any((1, 3)).reshape(-1)
+    groups = ROI.reshape(-1)[given["pixels"]]
+    assert not cells.all()
+    assert not groups.all()
+    spoilt = given | {
+        "tokens": [np.where(cells[None, :, None], stage, 7) for stage in given["tokens"]],
+        "points": [np.where(groups[..., None], stage, -5) for stage in given["points"]],
+    }
+    assert_equal(score(spoilt, roi=np.stack([ROI] * COUNT), aggregated=True), want)
+    assert not want.anomaly_maps[:, ~ROI].any()
+    plain = score(given, aggregated=True)
+    assert np.abs(want.anomaly_maps - plain.anomaly_maps)[:, ROI].max() > 1e-2 * plain.anomaly_maps.max()
+
+
+def test_points_are_interpolated_between_groups_inside():
+    """Groups outside are nobody's nearest, although they may be nearer."""
+    given = raw("points")
+    found = score(given, roi=ROI, aggregated=True)
+    for i, cloud in enumerate(given["clouds"]):
+        points, valid = clouds.normalize(cloud)
+        pixels = given["pixels"][i]
+        values, counts = np.asarray(found.patch_scores.points[i], np.float64), ROI.reshape(-1)[pixels]
+        want = maps.point_map(points, valid, points[pixels], values, 32, counts, ROI)
+        # Weights of points at a centre change by as much as their tiny distances do in float32.
+        np.testing.assert_allclose(found.anomaly_maps[i], want, atol=1e-4 * want.max())
+
+
+def test_groups_that_all_lie_outside_name_their_sample():
+    given = raw("points")
+    regions = np.ones((COUNT, 32, 32), bool)
+    regions[2] = ~np.isin(np.arange(32 * 32), given["pixels"][2]).reshape(32, 32) & (np.arange(32) > 3)
+    regions[2].reshape(-1)[given["pixels"][2]] = False
+    with pytest.raises(SampleError, match=r"^sample 2: no group of its tokens lies inside of its region of interest"):
+        score(given, roi=regions)
 
 
 OPTIONS = {
@@ -221,6 +275,8 @@ WRONG = {
     "grouping": ((None,), CLOUD | {"ablate": ("ipg",)}, "'ipg' changes nothing"),
     "pooling": ((_f(2, 4, 8),), {"ablate": ("swpooling",), "aggregated": True}, "'swpooling' changes nothing"),
     "names": ((_f(2, 4, 8),), {"names": ["a", "a"]}, "names: expected 2 different ones"),
+    "a region of other pixels": ((_f(2, 4, 8),), {"roi": np.ones((9, 9), bool)}, r"roi: expected \(2, 224, 224\) or"),
+    "a region of numbers": ((_f(2, 4, 8),), {"roi": np.ones((224, 224), int)}, "roi: expected True or False, received"),
     "interval": ((_f(2, 4, 8),), {"interval": 2.0}, "interval: expected a share"),
 }
 

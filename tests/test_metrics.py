@@ -357,3 +357,18 @@ def test_means_skip_what_is_absent():
     assert counts == {"x": 2, "y": 0}
     assert metrics.mean_metrics({}) == ({}, {})
     assert metrics.mean_metrics({"a": {}, "b": {"x": 0.5}}) == ({"x": 0.5}, {"x": 1})
+
+
+def test_pixels_outside_are_left_out():
+    """As if each picture ended there: a column that is cut off everywhere."""
+    rng = np.random.default_rng(0)
+    masks, maps = rng.random((3, 8, 8)) < 0.2, rng.random((3, 8, 8))
+    inside = np.broadcast_to(np.arange(8) < 5, masks.shape)
+    spoilt = np.where(inside, maps, 99.0)
+    assert metrics.pixel_metrics(masks, spoilt, inside=inside) == metrics.pixel_metrics(masks[..., :5], maps[..., :5])
+    assert metrics.pixel_metrics(masks, maps, inside=np.ones_like(masks)) == metrics.pixel_metrics(masks, maps)
+    # Nothing but a region is left, or none.
+    for own in (masks, ~masks):
+        assert set(metrics.pixel_metrics(masks, maps, inside=own).values()) == {None}
+    with pytest.raises(ValueError, match="inside: expected the shape of the maps"):
+        metrics.pixel_metrics(masks, maps, inside=np.ones((3, 8, 5), bool))

@@ -49,6 +49,17 @@ def test_the_same_as_step_by_step(parts, config, found, tmp_path):
     assert [sample.name for sample in found] == list(dataset.names("caps"))
 
 
+def test_a_region_of_interest(parts, config, found, tmp_path):
+    """The spot lies outside."""
+    mask = tmp_path / "roi.png"
+    Image.fromarray(np.where(np.arange(SIDE) < 8, np.uint8(255), np.uint8(0)) + np.zeros((SIDE, 1), np.uint8)).save(
+        mask
+    )
+    inside = musc_jax.score_folder(parts, config, roi=mask).results
+    assert not inside.anomaly_maps[..., 8:].any()
+    assert inside.max_scores[4] < 0.8 * found.results.max_scores[4]
+
+
 def test_what_is_decided_and_what_was_read(found, parts):
     assert found.decision.rule == "rate:0.17"
     assert found.pred_labels.sum() == 1

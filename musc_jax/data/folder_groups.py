@@ -211,6 +211,19 @@ def find_masks(search: Search, samples: Samples) -> Partners:
     return partners
 
 
+def find_rois(search: Search, samples: Samples, root: Path) -> Partners:
+    """The regions of interest of all samples, in one folder."""
+    partners = Partners()
+    files = search.partners(root, image_files.EXTENSIONS, samples)
+    partners.match(samples, [root] * len(samples), root, files, role="roi", what="region of interest")
+    for path in partners.alone:
+        search.passed.add(ALONE, path)
+        search.warnings.append(f"{path}: is a region of interest without a sample; not used")
+    for line in partners.faults:
+        search.report(line)
+    return partners
+
+
 def find_points(search: Search, samples: Samples) -> Partners:
     """The point data of all samples, where the modality wants any."""
     partners = Partners()

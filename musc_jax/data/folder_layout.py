@@ -59,6 +59,8 @@ class FolderLayout:
         fit: how a picture that is not square becomes so, out of `formats.resizing.FITS`.
         masks: what is a defect in a mask, out of `MASK_RULES`.
         max_pixels: pictures of more are read at reduced size.
+        roi: a mask whose bright pixels are the region of interest of every sample, or a folder of such masks, one a
+            sample; with several categories one may be in a folder of the category's name.
     """
 
     normal_dir: tuple[str, ...] = ()
@@ -82,6 +84,7 @@ class FolderLayout:
     fit: str = "squash"
     masks: str = "auto"
     max_pixels: int = MAX_PIXELS
+    roi: str | None = None
 
     def __post_init__(self) -> None:
         for what, names in (("normal_dir", self.normal_dir), ("abnormal_dir", self.abnormal_dir)):
@@ -134,7 +137,7 @@ class FolderLayout:
 
     @property
     def folders(self) -> tuple[str, ...]:
-        """All folders that are named."""
+        """All folders of samples that are named."""
         depth = (*self.normal_depth_dir, *self.abnormal_depth_dir, *([self.depth_dir] if self.depth_dir else []))
         return (*self.normal_dir, *self.abnormal_dir, *self.mask_dir, *depth)
 

@@ -8,13 +8,14 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from musc_jax.data.dataset import Checked, Entry, Remark
 from musc_jax.data.formats import files, own_pictures
 from musc_jax.data.formats.files import Content, FileFault
 from musc_jax.data.formats.own_masks import keys_of
 from musc_jax.data.formats.own_pictures import Picture, turned
+from musc_jax.data.formats.own_rois import lay_over, read_roi, working_roi
 from musc_jax.data.formats.remarks import overheard
 from musc_jax.data.formats.resizing import (
     PADDING,
@@ -33,6 +34,7 @@ from musc_jax.data.own_remarks import label_of, mask_remarks, shown_remarks
 from musc_jax.data.picture_rules import PictureRules
 from musc_jax.data.sample import DataError, Sample
 from musc_jax.data.scan_points import ScanRules, decode_points, settings
+from musc_jax.storage.paths import readable
 
 # Of the points that lie behind others more than this share is worth a remark.
 _HIDDEN = 0.2
@@ -46,6 +48,12 @@ class _Read:
     points: np.ndarray | None = None
     mask: UInt8[np.ndarray, "h2 w2"] | None = None
     full_size: tuple[int, int] | None = None
+    roi: Bool[np.ndarray, "h3 w3"] | None = None
+
+    @property
+    def defect(self) -> UInt8[np.ndarray, "h2 w2"] | None:
+        """The mask, nothing of which is outside of the region of interest."""
+        return self.mask if self.mask is None or self.roi is None else np.where(self.roi, self.mask, np.uint8(0))
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ class FolderSample:
 
     Attributes:
         name: unique in its category.
-        image, points, mask: its files; None where there are none, or none are wanted.
+        image, points, mask, roi: its files; None where there are none, or none are wanted.
         label: 1 defective, 0 good; None where only its mask tells, or nothing.
         missing: what should be there and is not.
         scans: how points are read.
@@ -73,6 +81,7 @@ class FolderSample:
     pictures: PictureRules = field(default_factory=PictureRules)
     working: tuple[int, int] | None = None
     counts_picture: bool = True
+    roi: Path | None = None
 
     def check(self) -> Checked:
         """Read every file once and compare them."""
@@ -99,6 +108,12 @@ class FolderSample:
         if found.mask is not None and self.mask is not None:
             texts = mask_remarks(found.mask, label=self.label, fit=self.pictures.fit, working=self.working)
             remarks += [Remark(topic, self.mask, text) for topic, text in texts]
+            if found.defect is not None and label_of(found.mask) and not label_of(found.defect):
+                remark("defects_outside", self.mask, "its defect is outside of the region of interest: counts as good")
+        if found.roi is not None and self.roi is not None and not make_square(found.roi, self.pictures.fit).any():
+            faults.append(
+                f"{readable(self.roi)}: nothing of it is in what --fit={self.pictures.fit} leaves; draw another"
+            )
         if faults:
             return Checked(None, tuple(faults), tuple(warnings), tuple(remarks))
         rule = settings(self.scans) if self.points is not None else []
@@ -106,7 +121,7 @@ class FolderSample:
         digest = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
         picture = partial(self._picture, seen["image"]) if "image" in seen else None
         shown = found.image if self.counts_picture else None
-        content = _content(shown, found.points)
+        content = _content(shown, found.points, found.roi)
         look = look_at(shown, found.points)
         entry = Entry(self.name, digest, partial(self._load, seen), picture, content, _size_of(found.image), look)
         return Checked(entry, (), tuple(warnings), tuple(remarks))
@@ -132,9 +147,10 @@ class FolderSample:
     ) -> _Read:
         """Decode every file; a fault of one does not keep the others from being looked at."""
         picture: Picture | None = None
-        image = points = mask = None
+        image = points = mask = roi = None
         size: tuple[int, int] | None = None
-        for kind, path in (("image", self.image), ("points", self.points), ("mask", self.mask)):
+        own = (("image", self.image), ("points", self.points), ("mask", self.mask), ("roi", self.roi))
+        for kind, path in own:
             if path is None:
                 continue
             with overheard() as said:
@@ -148,13 +164,15 @@ class FolderSample:
                     elif kind == "points":
                         points = self._oriented_points(content, picture, size, remark)
                         size = points.shape[:2] if points.ndim == 3 else size
+                    elif kind == "roi":
+                        roi = self._region(content, picture, size or (None if mask is None else mask.shape), remark)
                     else:
                         mask = self._mask(content, picture, size, remark)
                 except FileFault as fault:
                     report(fault)
             for text in said[:1]:
                 remark("remarks", path, f"the file's library remarks: {text}")
-        return _Read(image, points, mask, size)
+        return _Read(image, points, mask, size, roi)
 
     def _shown(self, content: Content, picture: Picture) -> UInt8[np.ndarray, "h w 3"]:
         try:
@@ -207,6 +225,26 @@ class FolderSample:
             remark("turned_masks", content.path, placed.remark)
         return placed.mask
 
+    def _region(
+        self,
+        content: Content,
+        picture: Picture | None,
+        size: tuple[int, int] | None,
+        remark: Callable[[str, Path, str], None],
+    ) -> Bool[np.ndarray, "h w"]:
+        """On the picture's pixels as it is shown; as it is drawn where there is no grid of pixels."""
+        inside, own = read_roi(content, max_pixels=self.pictures.max_pixels)
+        if size is None:
+            return inside
+        orientation = 1 if picture is None else picture.header.orientation
+        inside, distorted = lay_over(inside, own, size=size, orientation=orientation)
+        if distorted:
+            whose = self.image or self.points or content.path
+            remark(
+                "roi_shapes", whose, "its region of interest has other proportions than it, and is stretched over it"
+            )
+        return inside
+
     def _load(self, seen: dict[str, Seen], size: int) -> Sample:
         def stop(fault: FileFault) -> None:
             raise DataError(fault.of_own_file)
@@ -217,10 +255,13 @@ class FolderSample:
         if points is not None:
             is_map = points.ndim == 3
             points = resize_points(make_square(points, fit), size=size) if is_map else project(points, size=size).points
+        roi = None if found.roi is None else working_roi(found.roi, fit=fit, size=size)
         mask, label = None, self.label
-        if found.mask is not None:
-            mask = resize_defect(make_square(found.mask, fit), size=size)
-            label = label_of(found.mask) if label is None else label
+        if found.defect is not None:
+            mask = resize_defect(make_square(found.defect, fit), size=size)
+            # A defect outside is none, whatever its sample is called.
+            if label is None or (found.mask is not None and label_of(found.mask) and not label_of(found.defect)):
+                label = label_of(found.defect)
         elif label == 0:
             mask = np.zeros((size, size), bool)
         if found.image is not None:
@@ -238,6 +279,7 @@ class FolderSample:
             image_path=self.image or self.points,  # type: ignore[arg-type]
             full_size=found.full_size,
             fit=fit,
+            roi=roi,
         )
 
 

@@ -10,13 +10,20 @@ from typing import NamedTuple
 
 _WORDS = {
     "mask": r"masks?|gts?|ground[_\- ]?truth|labels?|segm?|segmentation|annotations?|anno|defects?|anomal(?:y|ies)",
+    "roi": r"rois?|masks?|regions?|foreground|fg|valid",
     "points": r"depth|xyz|points?|pcd|ply|cloud|pointcloud|disparity|height|range|z",
     "picture": r"rgb|image|img|colou?r|picture|photo|texture",
     # In a folder of pictures, where 1_defect and 1_height may be pictures like any other.
     "beside": r"masks?|gts?|ground[_\- ]?truth|labels?|segm?|segmentation|annotations?|depth|xyz",
 }
 # Ends that need no sign before them, as in 000Mask; of others some are ends of other words.
-_ENDS = {"mask": r"masks?", "points": r"depth", "picture": r"rgb|image", "beside": r"masks?|depth"}
+_ENDS = {
+    "mask": r"masks?",
+    "roi": r"masks?|roi",
+    "points": r"depth",
+    "picture": r"rgb|image",
+    "beside": r"masks?|depth",
+}
 # A digit parts a word from a number as well as a sign does: depth0001.
 _PATTERNS = {
     role: re.compile(
@@ -68,7 +75,7 @@ def core(stem: str, role: str) -> str | None:
 
     Args:
         stem: a file's name without its suffix.
-        role: "mask", "points", "picture", or "beside": what may lie in a folder of pictures and is none.
+        role: "mask", "roi", "points", "picture", or "beside": what may lie in a folder of pictures and is none.
     """
     found = _PATTERNS[role].fullmatch(_alike(stem))
     return None if found is None else found["end"] or found["begin"] or found["bare"]
@@ -84,7 +91,7 @@ def pair(samples: Sequence[Place], partners: Sequence[Place], *, role: str, what
     Args:
         samples: in any order.
         partners: in any order.
-        role: "mask" or "points".
+        role: "mask", "roi" or "points".
         what: what partners are called in messages.
     """
     by_key: dict[str, dict[int, int]] = defaultdict(dict)

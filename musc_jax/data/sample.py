@@ -62,6 +62,8 @@ class Sample:
         full_size: (height, width) of that file's picture as it is shown; None where there is no grid of pixels.
         fit: how the picture was made square, one of `musc_jax.data.formats.resizing.FITS`.
         tokens: where they stand in for a backbone.
+        roi: True inside of its region of interest; what is outside never counts, neither as a defect nor as a match.
+            None: all of it counts.
     """
 
     name: str
@@ -73,3 +75,4 @@ class Sample:
     full_size: tuple[int, int] | None = None
     fit: str = "squash"
     tokens: SampleTokens | None = None
+    roi: Bool[np.ndarray, "size size"] | None = None

@@ -14,6 +14,7 @@ from musc_jax.data.sample import Sample, SampleError, SampleTokens
 from musc_jax.execution.devices import gather_rows, local_mesh, samples_of_process, to_global
 from musc_jax.execution.feature_store import FeatureStore
 from musc_jax.execution.image_extraction import ImageExtractor, ImageFeatures
+from musc_jax.execution.inside import without_outside
 from musc_jax.execution.point_extraction import PointExtractor, PointFeatures
 from musc_jax.execution.programs import Programs
 from musc_jax.models import GivenTokens
@@ -149,16 +150,18 @@ class _Extraction:
     def add(self, sample: Sample) -> None:
         """Takes the next sample, or leaves it out."""
         at, self._taken = self._taken, self._taken + 1
+        paths = self._config.image, self._config.points
+        given, grouped = (path is not None and isinstance(path.backbone, GivenTokens) for path in paths)
         try:
             self._expect_fit(sample)
-            if self._points and sample.points is not None:
-                self._points.add(sample.name, sample.points, sample.tokens)
+            seen = without_outside(sample, grouped=grouped)
+            if self._points and seen.points is not None:
+                self._points.add(sample.name, seen.points, sample.tokens)
         except SampleError as error:
             self._leave_out(at, error)
             return
         if self._image:
-            given = isinstance(self._config.image.backbone, GivenTokens)  # type: ignore[union-attr]
-            self._image.add(sample.tokens if given and sample.tokens else sample.image)
+            self._image.add(sample.tokens if given and sample.tokens else seen.image)
         self._seen.append((at, dataclasses.replace(sample, points=None, tokens=None)))
         self._judge()
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from musc_jax.data.sample import Sample, SampleError, SampleTokens
 from musc_jax.execution.image_extraction import encode_images
+from musc_jax.execution.inside import without_outside
 from musc_jax.execution.point_extraction import encode_points, read_cloud
 from musc_jax.execution.programs import Programs
 from musc_jax.models import Backbone
@@ -30,11 +31,12 @@ def raw_tokens(
 
     Raises:
         ValueError: The config has tokens that are there already.
+        SampleError: A region of interest that is none.
     """
     paths = [path for path in (config.image, config.points) if path is not None]
     at_once = math.lcm(*(path.at_once for path in paths))
     iterator = iter(samples)
-    while batch := list(islice(iterator, at_once)):
+    while batch := list(map(without_outside, islice(iterator, at_once))):
         found: list[SampleTokens | SampleError] = [SampleTokens()] * len(batch)
         if (path := config.image) is not None:
             found = [one for part in _parts(batch, path.at_once) for one in _images(part, path, programs)]

@@ -16,6 +16,7 @@ from musc_jax.execution import dense, sharded, streamed
 from musc_jax.execution.devices import everywhere, on_every_device
 from musc_jax.execution.extraction import Features, Progress
 from musc_jax.execution.feature_store import StoredArray
+from musc_jax.execution.inside import Inside
 from musc_jax.execution.memory import Plan, Tokens, plan_memory
 from musc_jax.execution.programs import Programs
 from musc_jax.execution.recurring import find_recurring
@@ -86,11 +87,15 @@ def score_patches(
     config: Resolved,
     programs: Programs,
     *,
+    inside: Inside | None = None,
     plan: Plan | None = None,
     progress: Progress | None = None,
 ) -> PatchScores:
-    """Mutual scores of all patches, averaged over the stages (paper III-C); by `plan`, default a stage at once."""
-    return score_and_look(features, config, programs, plan=plan, progress=progress)[0]
+    """Mutual scores of all patches, averaged over the stages (paper III-C); by `plan`, default a stage at once.
+
+    With `inside` other tokens neither score nor are scored; they get 0.
+    """
+    return score_and_look(features, config, programs, inside=inside, plan=plan, progress=progress)[0]
 
 
 def score_and_look(
@@ -98,6 +103,7 @@ def score_and_look(
     config: Resolved,
     programs: Programs,
     *,
+    inside: Inside | None = None,
     plan: Plan | None = None,
     progress: Progress | None = None,
 ) -> tuple[PatchScores, tuple[tuple[int, ...], ...]]:
@@ -107,11 +113,14 @@ def score_and_look(
     """
     modalities = [modality for modality in (features.image, features.points) if modality]
     how, extra = config.scoring, _patches(features, config)
-    references = choose_references(features, how, programs)
+    references = choose_references(features, how, programs, inside=inside)
     schedule, machine = _choose(features, programs, plan)
     products = products_of(how)
     count, width = len(modalities[0].stages), len(modalities)
     given: dict[str, Any] = {"extra": extra, "products": products}
+    whole: list[Any] = [None] * width if inside is None else inside.masks
+    if inside is not None:
+        given |= {"query_mask": whole, "reference_mask": whole}
 
     def scored(
         finish: Finish, done: int, unmarked: Sequence[Sequence[Array]] | None = None
@@ -123,8 +132,11 @@ def score_and_look(
             jax.block_until_ready(total)
             part = None if progress is None else partial(_report, progress, done + stage, passes * count)
             own = [modality.stages[stage] for modality in modalities]
-            mask: dict[str, Any] = {} if unmarked is None else {"reference_mask": unmarked[stage]}
-            found = schedule(own, finish, references, machine, **given, **mask, progress=part)
+            options = given
+            if unmarked is not None:
+                pairs = zip(unmarked[stage], whole, strict=True)
+                options = given | {"reference_mask": [free if mask is None else free & mask for free, mask in pairs]}
+            found = schedule(own, finish, references, machine, **options, progress=part)
             scores = found[:width]
             more.append([np.asarray(x) for x in found[width:]])
             total = scores if total is None else tuple(a + b for a, b in zip(total, scores, strict=True))
@@ -168,7 +180,9 @@ def _report(progress: Progress, stage: int, stages: int, done: int, total: int) 
     progress("mutual scoring", stage * total + done, stages * total)
 
 
-def salient_features(features: Features, scores: PatchScores, programs: Programs) -> Float[jax.Array, "N D"]:
+def salient_features(
+    features: Features, scores: PatchScores, programs: Programs, *, inside: Inside | None = None
+) -> Float[jax.Array, "N D"]:
     """The feature of each sample's highest-scoring token at the second-to-last stage (paper eq. 12-13).
 
     Image and point parts are concatenated. Version 1 compares image embeddings instead.
@@ -176,9 +190,13 @@ def salient_features(features: Features, scores: PatchScores, programs: Programs
     if features.image is not None and features.image.embedding is not None:
         return features.image.embedding
     parts = []
-    for modality, own in ((features.image, scores.image), (features.points, scores.points)):
+    both = (None, None) if inside is None else (inside.patches, inside.groups)
+    for modality, own, counts in zip((features.image, features.points), scores, both, strict=True):
         if modality is not None and own is not None:
             stage = modality.stages[max(0, len(modality.stages) - 2)]
+            if counts is not None:
+                # Scores of tokens outside are 0, which a token inside may have, too.
+                own = jnp.where(counts, own, -jnp.inf)
             best = jnp.argmax(own, axis=1).astype(jnp.int32)
             if isinstance(stage, StoredArray):
                 parts.append(jnp.asarray(np.stack([stage[i][token] for i, token in enumerate(np.asarray(best))])))

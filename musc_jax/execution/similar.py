@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from musc_jax._arrays import Array
 from musc_jax.execution.devices import everywhere, on_every_device
 from musc_jax.execution.extraction import Features
 from musc_jax.execution.feature_store import StoredArray
+from musc_jax.execution.inside import Inside
 from musc_jax.execution.programs import Programs
 from musc_jax.references import References, draw_references, listed_references
 from musc_jax.resolved import Scoring
@@ -19,44 +20,66 @@ from musc_jax.similarity import mean_tokens, nearest_samples, sample_summaries
 _READ_AT_ONCE = 8
 
 
-def choose_references(features: Features, scoring: Scoring, programs: Programs) -> References:
+def choose_references(
+    features: Features, scoring: Scoring, programs: Programs, *, inside: Inside | None = None
+) -> References:
     """The references of a batch.
 
     Args:
         features: Of the samples that score each other.
         scoring: How many, and which.
         programs: Compiles and times.
+        inside: The tokens that count; default all.
     """
     count, nearest = features.num_samples, scoring.nearest_images
     if nearest is None or nearest >= count - 1:
         return draw_references(count, scoring.references, seed=scoring.seed)
-    found = programs.run("mutual scoring", nearest_samples, summaries(features, programs), count=nearest)
+    looks = summaries(features, programs, inside=inside)
+    found = programs.run("mutual scoring", nearest_samples, looks, count=nearest)
     return listed_references(np.asarray(found))
 
 
-def summaries(features: Features, programs: Programs) -> Float[jax.Array, "N D"]:
+def summaries(features: Features, programs: Programs, *, inside: Inside | None = None) -> Float[jax.Array, "N D"]:
     """`musc_jax.sample_summaries` of all stages, wherever features lie; the same in all processes."""
     modalities = [modality for modality in (features.image, features.points) if modality]
+    masks = [None] * len(modalities) if inside is None else inside.masks
     means = []
-    for modality in modalities:
+    for modality, valid in zip(modalities, masks, strict=True):
+        more = () if valid is None else (valid,)
         for stage in modality.stages:
             if isinstance(stage, StoredArray):
-                means.append(_mean_of_stored(stage))
+                means.append(_mean_of_stored(stage, valid))
             elif features.spread is not None:
                 mesh = features.spread.mesh
                 members = everywhere(features.spread.members.astype(np.int32), mesh)
-                found = programs.run("mutual scoring", _means_of_members, stage, members, mesh=mesh)
+                more = tuple(everywhere(mask, mesh) for mask in more)
+                found = programs.run("mutual scoring", _means_of_members, stage, members, *more, mesh=mesh)
                 means.append(jnp.asarray(np.asarray(found)))
             else:
-                means.append(programs.run("mutual scoring", mean_tokens, stage))
+                means.append(programs.run("mutual scoring", _means_of, stage, *more))
     return programs.run("mutual scoring", sample_summaries, means)
 
 
-def _mean_of_stored(stage: StoredArray) -> Float[jax.Array, "N C"]:
+def _means_of(stage: Float[Array, "N M C"], valid: Bool[Array, "N M"] | None = None) -> Float[jax.Array, "N C"]:
+    return mean_tokens(stage, valid=valid)
+
+
+def _mean_of_stored(stage: StoredArray, valid: Bool[np.ndarray, "N M"] | None) -> Float[jax.Array, "N C"]:
     count = len(stage)
     blocks = (np.arange(start, min(start + _READ_AT_ONCE, count)) for start in range(0, count, _READ_AT_ONCE))
-    return jnp.asarray(np.concatenate([stage.rows(block).mean(axis=1) for block in blocks]))
+    if valid is None:
+        return jnp.asarray(np.concatenate([stage.rows(block).mean(axis=1) for block in blocks]))
+    of_each = [stage.rows(np.array([i]))[0][valid[i]].mean(axis=0) for i in range(count)]
+    return jnp.asarray(np.stack(of_each))
 
 
-def _means_of_members(stage: Float[Array, "P M C"], members: Int[Array, "N"], *, mesh: Mesh) -> Float[jax.Array, "N C"]:
-    return on_every_device(mean_tokens(stage)[members], mesh)
+def _means_of_members(
+    stage: Float[Array, "P M C"],
+    members: Int[Array, "N"],
+    valid: Bool[Array, "N M"] | None = None,
+    *,
+    mesh: Mesh,
+) -> Float[jax.Array, "N C"]:
+    if valid is None:
+        return on_every_device(mean_tokens(stage)[members], mesh)
+    return on_every_device(mean_tokens(stage[members], valid=valid), mesh)

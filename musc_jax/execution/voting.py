@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from musc_jax.data.sample import Sample
 from musc_jax.execution.extraction import Features, Progress, extract
 from musc_jax.execution.feature_store import FeatureStore, StoredArray
+from musc_jax.execution.inside import Inside, inside_of
 from musc_jax.execution.memory import Plan
 from musc_jax.execution.programs import Programs
 from musc_jax.execution.schedule import Stage
@@ -182,9 +183,15 @@ def answer(
     if not known:
         return ()
     rows = np.array([index[question.sample] for question in known])
-    references = choose_references(features, config.scoring, programs)
+    inside = inside_of(
+        samples,
+        size=config.size,
+        num_patches=None if features.image is None else features.image.stages[0].shape[1],
+        center_pixels=None if features.points is None else np.asarray(features.points.center_pixels),
+    )
+    references = choose_references(features, config.scoring, programs, inside=inside)
     found: list[Vote] = []
-    for modality in _modalities(features, config, [question.pixel for question in known], rows):
+    for modality in _modalities(features, config, [question.pixel for question in known], rows, inside):
         distances, nearest = _votes(modality, features, rows, references.samples, programs)
         for q, question in enumerate(known):
             # Units are samples here; columns count among those that score.
@@ -212,6 +219,8 @@ class _Modality(NamedTuple):
     """(row, column) of the tokens' middles, of each sample, or the same for all."""
     own: Int[np.ndarray, "Q"]
     """The token of each question."""
+    counts: Bool[np.ndarray, "N M"] | None = None
+    """The tokens that score others; None: all."""
 
     def place(self, sample: int, token: int) -> tuple[float, float]:
         row, column = self.middles[sample % len(self.middles), token]
@@ -219,7 +228,11 @@ class _Modality(NamedTuple):
 
 
 def _modalities(
-    features: Features, config: Resolved, pixels: Sequence[tuple[int, int]], rows: Int[np.ndarray, "Q"]
+    features: Features,
+    config: Resolved,
+    pixels: Sequence[tuple[int, int]],
+    rows: Int[np.ndarray, "Q"],
+    inside: Inside | None,
 ) -> Iterator[_Modality]:
     if features.image is not None:
         stages, size = features.image.stages, config.size
@@ -228,11 +241,13 @@ def _modalities(
         at = np.rint(np.array(pixels) * (side - 1) / max(1, size - 1)).astype(np.int64)
         middles = (np.arange(side) + 0.5) * size / side
         grid = np.stack(np.meshgrid(middles, middles, indexing="ij"), axis=-1).reshape(1, -1, 2)
-        yield _Modality("image", stages, grid, at[:, 0] * side + at[:, 1])
+        counts = None if inside is None else inside.patches
+        yield _Modality("image", stages, grid, at[:, 0] * side + at[:, 1], counts)
     if features.points is not None:
         middles = np.stack(np.divmod(np.asarray(features.points.center_pixels), config.size), axis=-1) + 0.5
         apart = np.square(middles[rows] - (np.array(pixels)[:, None] + 0.5)).sum(axis=2)
-        yield _Modality("points", features.points.stages, middles, apart.argmin(axis=1))
+        counts = None if inside is None else inside.groups
+        yield _Modality("points", features.points.stages, middles, apart.argmin(axis=1), counts)
 
 
 def _votes(
@@ -252,11 +267,23 @@ def _votes(
         for start in range(0, len(scorers), size):
             # Filled up with the last one, so that one program serves all.
             part = scorers[np.minimum(np.arange(start, start + size), len(scorers) - 1)]
-            votes = programs.run("explaining", token_votes, tokens, _read(stage, members, part))
+            others = _read(stage, members, part)
+            if modality.counts is not None:
+                # One that does not count is as if it were the first that does, and so is its place.
+                others = np.take_along_axis(others, _that_count(modality.counts[part])[..., None], axis=1)
+            votes = programs.run("explaining", token_votes, tokens, others)
             stop = min(start + size, len(scorers))
             total[:, start:stop] += np.asarray(votes.distances)[:, : stop - start]
-            nearest[:, start:stop] = np.asarray(votes.nearest)[:, : stop - start]
+            places = np.asarray(votes.nearest)
+            if modality.counts is not None:
+                places = _that_count(modality.counts[part])[np.arange(size)[None], places]
+            nearest[:, start:stop] = places[:, : stop - start]
     return total / len(modality.stages), nearest
+
+
+def _that_count(counts: Bool[np.ndarray, "k M"]) -> Int[np.ndarray, "k M"]:
+    """The tokens themselves; in the place of each that does not count the first one that does."""
+    return np.where(counts, np.arange(counts.shape[1])[None], counts.argmax(axis=1)[:, None])
 
 
 def _read(stage: Stage, members: np.ndarray | None, index: Int[np.ndarray, " k"]) -> np.ndarray:

@@ -8,7 +8,7 @@ from musc_jax.report.comparison import (
     comparison_json,
     comparison_table,
 )
-from musc_jax.report.pictures import color_scale, overlay_picture, png_bytes, sample_picture
+from musc_jax.report.pictures import color_scale, dimmed_outside, overlay_picture, png_bytes, sample_picture
 from musc_jax.report.published_metrics import (
     Published,
     difference_line,
@@ -16,7 +16,7 @@ from musc_jax.report.published_metrics import (
     published_results,
     published_settings_of,
 )
-from musc_jax.report.regions import Region, enlarge_map, find_regions
+from musc_jax.report.regions import Region, enlarge_inside, enlarge_map, find_regions
 from musc_jax.report.settings import division, published_settings, run_settings
 from musc_jax.report.tables import metrics_csv, metrics_table, timings_table
 
@@ -31,7 +31,9 @@ __all__ = [
     "comparison_json",
     "comparison_table",
     "difference_line",
+    "dimmed_outside",
     "division",
+    "enlarge_inside",
     "enlarge_map",
     "find_regions",
     "metrics_csv",

@@ -11,6 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 _TILE = 320
+# What is left of a picture's brightness outside of its region of interest.
+_DIMMED = 0.3
 _GAP, _TOP, _BAR = 10, 54, 92
 _INK, _PAPER, _WARN = (24, 24, 27), (255, 255, 255), (176, 32, 32)
 _TRUTH = np.array((60, 220, 90), np.float64)
@@ -31,7 +33,9 @@ _FONTS = (
 )  # fmt: skip
 
 
-def color_scale(maps: Float[np.ndarray, "N S S"]) -> tuple[float, float]:
+def color_scale(
+    maps: Float[np.ndarray, "N S S"], inside: Bool[np.ndarray, "N S S"] | None = None
+) -> tuple[float, float]:
     """The one colour scale of a category: from what a good sample's surface reaches to the highest value of all.
 
     Scaling each picture by its own maximum would make every good part glow somewhere. The low end is the value under
@@ -39,16 +43,29 @@ def color_scale(maps: Float[np.ndarray, "N S S"]) -> tuple[float, float]:
     The median of all pixels would not do, since most of them are background where the product is small; nor a high
     percentile of all pixels, which large defects would reach.
 
+    Args:
+        maps: Of all samples.
+        inside: The pixels that count, at least one of each map; default all.
+
     Returns:
         (low, high) with low < high, also for constant maps.
     """
-    low, high = normal_level(np.percentile(maps.reshape(len(maps), -1), NORMAL_PERCENTILE, axis=1)), float(maps.max())
+    if inside is None:
+        surfaces = np.percentile(maps.reshape(len(maps), -1), NORMAL_PERCENTILE, axis=1)
+    else:
+        surfaces = np.array([np.percentile(one[own], NORMAL_PERCENTILE) for one, own in zip(maps, inside, strict=True)])
+    low, high = normal_level(surfaces), float(maps.max())
     return low, max(high, low + 1e-6 * max(1, abs(low)))
 
 
 def normal_level(surfaces: Sequence[float] | Num[np.ndarray, " N"]) -> float:
     """What good samples' surfaces reach, of each sample's own `NORMAL_PERCENTILE`: that of the lowest fifth."""
     return float(np.percentile(surfaces, 20))
+
+
+def dimmed_outside(image: UInt8[np.ndarray, "h w 3"], inside: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    """A picture that is dark outside of its region of interest."""
+    return np.where(inside[..., None], image, (_DIMMED * image).astype(np.uint8))
 
 
 def heat(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape 3"]:

@@ -73,8 +73,40 @@ def enlarge_map(
     return whole
 
 
+def enlarge_inside(
+    anomaly_map: Float[np.ndarray, "size size"],
+    roi: Bool[np.ndarray, "size size"] | None,
+    *,
+    full_size: tuple[int, int],
+    fit: str = "squash",
+) -> tuple[Float[np.ndarray, "height width"], Bool[np.ndarray, "height width"]]:
+    """Put a map and its region of interest onto the picture.
+
+    Args:
+        anomaly_map: at the working size.
+        roi: True where it means something; None: everywhere.
+        full_size: see `enlarge_map`.
+        fit: likewise.
+
+    Returns:
+        (map, inside): the map is 0 outside, and its values at the edge are not lessened by that. Cropped away parts are
+        outside where there is a region of interest.
+    """
+    if roi is None or roi.all():
+        return enlarge_map(anomaly_map, full_size=full_size, fit=fit), np.ones(full_size, bool)
+    inside = enlarge_map(roi.astype(np.float32), full_size=full_size, fit=fit) > 0.5
+    # What is outside takes the value of the nearest pixel inside while the filter mixes them.
+    rows, columns = ndimage.distance_transform_edt(~roi, return_distances=False, return_indices=True)
+    whole = enlarge_map(anomaly_map[rows, columns], full_size=full_size, fit=fit)
+    return np.where(inside, whole, np.float32(0)), inside
+
+
 def find_regions(
-    anomaly_map: Float[np.ndarray, "height width"], threshold: float, *, least_area: int = 1
+    anomaly_map: Float[np.ndarray, "height width"],
+    threshold: float,
+    *,
+    least_area: int = 1,
+    inside: Bool[np.ndarray, "height width"] | None = None,
 ) -> list[Region]:
     """The regions of a map above a threshold, the one with the highest peak first.
 
@@ -82,8 +114,11 @@ def find_regions(
         anomaly_map: at any size.
         threshold: pixels above it are hot.
         least_area: leave out regions of fewer pixels.
+        inside: pixels that can be hot; default all.
     """
     hot = anomaly_map > threshold
+    if inside is not None:
+        hot &= inside
     if not hot.any():
         return []
     # Only where something is hot: labels of millions of pixels take a while.

@@ -67,6 +67,7 @@ BAD = {
 # Names of files and of categories are looked for; nothing can be said about them before.
 LOOKED_FOR = {
     "data_dir",
+    "roi",
     "features",
     "categories",
     "weights_rgb",

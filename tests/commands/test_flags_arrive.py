@@ -171,6 +171,7 @@ TABLE = {
     "background=1,2,3": (FOLDER, {"data.folder.background": (1, 2, 3)}),
     "masks=alpha": (FOLDER, {"data.folder.masks": "alpha"}),
     "max_pixels=9": (FOLDER, {"data.folder.max_pixels": 9}),
+    "roi=x.png": (FOLDER, {"data.folder.roi": str(Path("x.png").absolute())}),
     # With what
     "backbone=dino_vitb16": ((), {"image.backbone": "dino_vitb16", "data.working": (224, 16)}),
     # OpenCLIP's model has an activation of its own.

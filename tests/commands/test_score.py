@@ -1,6 +1,8 @@
 """`python -m launch.score` on folders as people have them: what it writes, says and refuses."""
 
+import base64
 import csv
+import io
 import json
 import re
 import shutil
@@ -127,6 +129,38 @@ def test_a_folder_with_one_defect(run, parts):
     assert run_json["products"]["caps"]["num_defective"] == 1
     rules = [decision["rule"] for decision in run_json["products"]["caps"]["decisions"]]
     assert rules == ["gap", "mad:3.5", "rate:0.05"]
+
+
+def test_a_region_of_interest(run, parts, tmp_path):
+    """The defect lies outside; what lies there is dark in all pictures, and never hot, whatever the threshold."""
+    drawn = np.zeros((10, 20), np.uint8)
+    drawn[:, :8] = 255
+    Image.fromarray(drawn).save(tmp_path / "roi.png")
+    code, _, err, folder = run(parts, f"--roi={tmp_path / 'roi.png'}", "--pixel_threshold=-1")
+    assert code == 0, err
+    assert f"caps: roi: only what is bright in {tmp_path / 'roi.png'} counts, of every sample" in err
+    told, folder = json.loads((folder / "run.json").read_text()), folder / "caps"
+    assert told["inputs"]["caps"]["roi"] == {"file": str(tmp_path / "roi.png")}
+    assert told["flags"]["roi"] == str(tmp_path / "roi.png")
+    table = rows(folder / "scores.csv")
+    peaks = {row["image_path"]: float(row["max_score"]) for row in table}
+    assert peaks[str(parts / "<b>&x.png")] < 1.5 * np.median(list(peaks.values()))
+    outside = round(0.4 * WIDTH)
+    for line in map(json.loads, (folder / "predictions.jsonl").read_text().splitlines()):
+        anomaly_map = tifffile.imread(folder / line["anomaly_map"])
+        assert anomaly_map[:, :13].min() > 0
+        assert not anomaly_map[:, 13:].any()
+        with Image.open(folder / line["pred_mask"]) as mask, Image.open(folder / line["overlay"]) as overlay:
+            hot, shown = np.asarray(mask) > 0, np.asarray(overlay).mean(-1)
+        assert hot[:, : outside - 2].all()
+        assert not hot[:, outside + 2 :].any()
+        assert shown[:, outside + 12 :].mean() < 0.5 * shown[:, : outside - 12].mean()
+        assert line["pred_boxes"][0][2] <= outside + 2
+    page = page_content((folder / "report.html").read_text(encoding="utf-8"))
+    with Image.open(io.BytesIO(base64.b64decode(page["samples"][0]["image"].split(",")[1]))) as image:
+        shown = np.asarray(image.convert("L"), float)
+    assert shown[:, outside + 12 :].mean() < 0.5 * shown[:, : outside - 12].mean()
+    assert page["kinds"]["fused"]["low"] > 0  # of what is inside alone
 
 
 def test_another_decision_takes_the_scores_that_are_there(run, parts, monkeypatch):

@@ -139,6 +139,18 @@ def test_the_whole_pipeline(samples, backbones, options, subsets):
     np.testing.assert_allclose(got.pred_scores, want.pred_scores, atol=max(tolerance, 1e-4))
 
 
+def test_regions_of_interest(samples, backbones):
+    """Each device masks its own samples' tokens, and those that come by."""
+    config = Config(modality="rgb+points", image_size=32, grouping=GROUPS, **backbones)
+    column = np.arange(32)[None] + np.zeros((32, 1), int)
+    regions = [(column < 24 + i) & (column > 2 * i) for i in range(6)]
+    inside = [dataclasses.replace(s, roi=roi) for s, roi in zip(samples, [*regions, None], strict=True)]
+    want, got = pipeline.score(inside, config, mesh=mesh_of(1)), pipeline.score(inside, config)
+    np.testing.assert_allclose(got.anomaly_maps, want.anomaly_maps, atol=2e-3 * want.anomaly_maps.max())
+    np.testing.assert_allclose(got.pred_scores, want.pred_scores, atol=2e-3)
+    assert not any(map_[~roi].any() for map_, roi in zip(got.anomaly_maps, regions, strict=False))
+
+
 @pytest.mark.parametrize("options", [{"modality": "rgb+points"}, {"variant": "v1", "modality": "rgb"}])
 def test_tokens_that_are_given(samples, backbones, options):
     config = Config(image_size=32, grouping=GROUPS, **options, **backbones)

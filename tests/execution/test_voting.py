@@ -134,3 +134,14 @@ def test_an_inquiry_is_about_all_samples_in_one_part(tokens, samples, programs, 
 def test_votes_become_json_and_come_back(tokens, samples, programs, tmp_path):
     found = answer(features(tokens, "memory", tmp_path), samples, config(), programs, [Question("s2", (9, 9))], k=K)
     assert tuple(map(Vote.of, json.loads(json.dumps(found)))) == found
+
+
+def test_what_is_outside_of_a_region_of_interest_matches_nothing(tokens, samples, programs):
+    roi = np.broadcast_to(np.arange(SIZE) >= SIZE // SIDE, (SIZE, SIZE))
+    own, counts = [replace(sample, roi=roi) for sample in samples], np.arange(SIDE**2) % SIDE > 0
+    found = Features(ImageFeatures(list(map(jnp.asarray, tokens[0])), None), None)
+    (vote,) = answer(found, own, config(), programs, [Question("s0", (SIZE // 2, SIZE // 2))], k=COUNT)
+    assert min(voter.place[1] for voter in vote.lowest) > SIZE // SIDE
+    token = SIDE**2 // 2
+    apart = [np.linalg.norm(stage[1:, counts] - stage[0, token], axis=-1).min(1) for stage in tokens[0]]
+    np.testing.assert_allclose([voter.distance for voter in vote.lowest], np.sort(np.mean(apart, axis=0)), rtol=1e-5)

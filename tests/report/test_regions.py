@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from musc_jax.data.formats.resizing import FITS, make_square
-from musc_jax.report.regions import Region, enlarge_map, find_regions
+from musc_jax.report.regions import Region, enlarge_inside, enlarge_map, find_regions
 
 
 def test_figures_of_a_region():
@@ -68,3 +68,14 @@ def test_margins_do_not_come_back():
 def test_what_makes_no_sense_is_refused(full_size, fit, said):
     with pytest.raises(ValueError, match=f"{said}: expected .* received"):
         enlarge_map(np.zeros((4, 4), np.float32), full_size=full_size, fit=fit)
+
+
+def test_an_edge_of_the_region_of_interest_neither_glows_nor_fades():
+    roi = np.broadcast_to(np.arange(8) < 4, (8, 8))
+    drawn, inside = enlarge_inside(np.where(roi, 5, 99).astype(np.float32), roi, full_size=(20, 40))
+    np.testing.assert_array_equal(inside, np.broadcast_to(np.arange(40) < 20, (20, 40)))
+    np.testing.assert_array_equal(drawn, np.where(inside, 5, 0))
+    assert find_regions(drawn, -1.0, inside=inside)[0].box == (0, 0, 20, 20)
+    whole, everywhere = enlarge_inside(np.ones((8, 8), np.float32), None, full_size=(20, 40))
+    assert whole.all()
+    assert everywhere.all()

@@ -8,12 +8,21 @@ from statement.clouds import distances
 from statement.margins import note_split
 
 
-def image_map(scores, size):
-    """Bilinear upsampling of the grid of patches, corners aligned."""
+def cells(pixels, side):
+    """(side * side, pixels of a patch): what lies in each patch."""
+    p = len(pixels) // side
+    return pixels.reshape(side, p, side, p).swapaxes(1, 2).reshape(side * side, p * p)
+
+
+def image_map(scores, size, counts, inside):
+    """Bilinear upsampling of the grid of patches, corners aligned; between patches that count, 0 outside."""
     side = round(len(scores) ** 0.5)
-    at = np.linspace(0, side - 1, size)
-    wide = np.stack([np.interp(at, np.arange(side), row) for row in scores.reshape(side, side)])
-    return np.stack([np.interp(at, np.arange(side), column) for column in wide.T]).T
+    at, out = np.linspace(0, side - 1, size), np.zeros((size, size))
+    near = np.maximum(0, 1 - np.abs(at[:, None] - np.arange(side)))
+    for y, x in np.argwhere(inside):
+        weights = np.outer(near[y], near[x]).reshape(-1)[counts]
+        out[y, x] = weights @ scores[counts] / weights.sum()
+    return out
 
 
 def _box(lines, radius):
@@ -40,13 +49,17 @@ def blur(image, sigma=4.0):
     return image
 
 
-def point_map(points, valid, centers, scores, size):
-    """Each point takes the weighted mean of its 3 nearest centres; 0 where there is none; blurred."""
+def point_map(points, valid, centers, scores, size, counts, inside):
+    """Each point takes the weighted mean of its 3 nearest centres; 0 where there is none; blurred.
+
+    The blur is a mean over what is inside.
+    """
     out = np.zeros(size * size)
-    apart = distances(points, centers)
-    for pixel in np.flatnonzero(valid):
+    apart = distances(points, centers[counts])
+    for pixel in np.flatnonzero(valid & inside.reshape(-1)):
         note_split("distances of points", apart[pixel], 3)
         near = np.argsort(apart[pixel], kind="stable")[:3]
         weights = 1 / (apart[pixel][near] ** 2 + 1e-8)
-        out[pixel] = weights @ scores[near] / weights.sum()
-    return blur(out.reshape(size, size))
+        out[pixel] = weights @ scores[counts][near] / weights.sum()
+    blurred, share = blur(out.reshape(size, size)), blur(inside.astype(float))
+    return np.divide(blurred, share, out=np.zeros_like(blurred), where=inside)

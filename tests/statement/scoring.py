@@ -14,11 +14,14 @@ def columns(count, references, seed):
     return [sorted([j for j in drawn if j != i][:references]) for i in range(count)]
 
 
-def most_similar(stages, wanted):
-    """For each sample, those whose mean tokens of all stages are nearest, each stage brought to the same spread."""
+def most_similar(stages, counts, wanted):
+    """For each sample, those whose mean tokens of all stages are nearest, each stage brought to the same spread.
+
+    Of tokens that count.
+    """
     parts = []
-    for stage in stages:
-        mean = np.asarray(stage, np.float64).mean(1)
+    for stage, kept in zip(stages, counts, strict=True):
+        mean = np.stack([np.asarray(x, np.float64)[own].mean(0) for x, own in zip(stage, kept, strict=True)])
         mean = mean - mean.mean(0)
         parts.append(mean / np.sqrt((mean**2).sum(1).mean()))
     summary = np.concatenate(parts, axis=1)
@@ -28,13 +31,17 @@ def most_similar(stages, wanted):
     return [sorted(np.argsort(row, kind="stable")[:wanted].tolist()) for row in apart]
 
 
-def pair_scores(features, scorers, precision):
-    """a[i] (M, R): distance of each token of sample i to the nearest token of each sample that scores it."""
+def pair_scores(features, scorers, precision, counts):
+    """a[i] (M, R): distance of each token of sample i to the nearest token of each sample that scores it.
+
+    Of both, tokens that count.
+    """
     features = np.asarray(features)
     if precision == "fast":
         features = (features - features.reshape(-1, features.shape[-1]).mean(0)).astype(ml_dtypes.bfloat16)
         features = features.astype(np.float64)
     out = []
+    features = [own[kept] for own, kept in zip(features, counts, strict=True)]
     for own, others in zip(features, scorers):
         apart = [np.sqrt(((own[:, None] - features[j][None]) ** 2).sum(-1)) for j in others]
         out.append(np.stack([d.min(1) for d in apart], axis=1))
@@ -97,10 +104,11 @@ def enhance(d2, d3, patch, *, variant, trust):
     return _paper(d2, x2, seen, trust), _paper(d3, x3, np.ones(len(d3), bool), trust)
 
 
-def salient(stages, scores):
-    """Of each sample the token with the highest score, at the second-to-last stage."""
+def salient(stages, scores, counts):
+    """Of each sample the token with the highest score of those that count, at the second-to-last stage."""
     stage = stages[max(0, len(stages) - 2)]
-    note_split("highest token", -np.asarray(scores), 1)
+    scores = np.where(counts, scores, -np.inf)
+    note_split("highest token", -scores, 1)
     return np.stack([tokens[own.argmax()] for tokens, own in zip(stage, scores)])
 
 

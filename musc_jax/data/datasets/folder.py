@@ -20,16 +20,21 @@ from musc_jax.data.folder_groups import (
     ALONE,
     BESIDE,
     Group,
+    Partners,
+    Samples,
     Search,
     collect_group,
     find_masks,
     find_points,
+    find_rois,
     point_extensions,
 )
 from musc_jax.data.folder_hints import listed, some
 from musc_jax.data.folder_layout import FolderLayout
 from musc_jax.data.folder_sample import FolderSample
 from musc_jax.data.formats import points as point_files
+from musc_jax.data.formats.files import FileFault
+from musc_jax.data.formats.own_rois import check_roi
 from musc_jax.data.picture_rules import decide_picture_rules
 from musc_jax.data.sample import DataError
 from musc_jax.data.sample_names import group_prefixes, safe_name, safe_names
@@ -50,7 +55,7 @@ def find_folder(request: Request) -> Found:
     root = Path(request.data_dir)
     if not is_folder(root):
         raise DataError(f"{root}: is not a folder; give the folder of your samples")
-    found = Found()
+    found, layout = Found(), with_checked_roi(layout, root)
     categories = {safe_category(root): root}
     if request.categories is not None:
         categories = {name: below(root, name) for name in dict.fromkeys(request.categories)}
@@ -80,6 +85,25 @@ def _decided(
     return [replace(sample, scans=scans, pictures=pictures, working=request.working) for sample in samples]
 
 
+def with_checked_roi(layout: FolderLayout, root: Path) -> FolderLayout:
+    """The layout with its region of interest as a path of its own, looked into if it is one for all samples.
+
+    Raises:
+        DataError: it is no mask with something bright in it, or the folder of the samples.
+    """
+    if layout.roi is None:
+        return layout
+    path = (root / layout.roi).absolute()
+    if identity(path) == identity(root):
+        raise DataError(f"roi: {path}: is the folder of the samples; give a mask, or a folder of masks (--roi)")
+    if not is_folder(path):
+        try:
+            check_roi(path, max_pixels=layout.max_pixels)
+        except FileFault as fault:
+            raise DataError(f"roi: {fault.of_own_file}") from None
+    return replace(layout, roi=str(path))
+
+
 def safe_category(root: Path) -> str:
     """What the samples of a folder are called as a whole: its name, as far as results can be called so."""
     name = root.resolve().name
@@ -100,11 +124,11 @@ class _Finder:
         *,
         apart: Iterable[Path],
     ) -> None:
-        self.folder, self.layout, self.modality = folder, layout, modality
+        self.folder, self.layout, self.modality, self.category = folder, layout, modality, category
         self.report: Callable[[str], None] = partial(found.fault, category)
         self.account = found.accounts.setdefault(category, Account())
         self.passed, self.missing_masks = PassedOver(folder), 0
-        self.apart = [*apart, *(folder / name for name in layout.folders)]
+        self.apart = [*apart, *(folder / name for name in (*layout.folders, *([layout.roi] if layout.roi else ())))]
         self.search = Search(folder, layout, modality, self.apart, self.report, found.warnings, self.passed)
 
     def find(self) -> list[FolderSample]:
@@ -119,6 +143,7 @@ class _Finder:
         masks, points = find_masks(self.search, own), find_points(self.search, own)
         if masks.faults and self._has_folders_of_masks(own):
             return []
+        rois = self._regions(own)
         names = safe_names([f"{group.prefix}{'_' if group.prefix else ''}{stem}" for group, stem in own])
         samples, unmasked = [], 0
         for i, (group, stem) in enumerate(own):
@@ -139,10 +164,15 @@ class _Finder:
                     if place.with_name(place.name + suffix).exists()
                 )
                 missing.append(f"{place}: the points of {image} are missing ({known}); add them{foreign}")
-            samples.append(
-                FolderSample(
-                    names[i], image, scan, mask, label, tuple(missing), counts_picture=self.modality != "points"
+            roi = rois.of.get(i)
+            if self.layout.roi is not None and roi is None and i not in rois.undecided:
+                missing.append(
+                    f"{Path(self.layout.roi) / stem}.png: is missing, the region of interest of {image or scan}"
                 )
+                missing[-1] += "; add it, white where all of it counts"
+            counts = self.modality != "points"
+            samples.append(
+                FolderSample(names[i], image, scan, mask, label, tuple(missing), counts_picture=counts, roi=roi)
             )
         if unmasked:
             line = f"{unmasked} of {len(samples)} samples have no mask and count as good (--unmasked=good)"
@@ -171,6 +201,21 @@ class _Finder:
         for line in filter(None, lines):
             self.report(line)
         return any(lines)
+
+    def _regions(self, own: Samples) -> Partners:
+        """The regions of interest, by the indices of their samples."""
+        if self.layout.roi is None:
+            return Partners()
+        root = Path(self.layout.roi)
+        if not is_folder(root):
+            line = f"roi: only what is bright in {readable(root)} counts, of every sample"
+            self.account.add("roi", {"file": readable(root)}, line)
+            return Partners(dict.fromkeys(range(len(own)), root))
+        inner = root / self.category
+        root = inner if is_folder(inner) else root
+        line = f"roi: of each sample only what is bright in its mask in {readable(root)} counts"
+        self.account.add("roi", {"folder": readable(root)}, line)
+        return find_rois(self.search, own, root)
 
     # ---- What the flags say
 

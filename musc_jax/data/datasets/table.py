@@ -1,7 +1,7 @@
 """A table of one product's samples: a CSV file that names the files of each, relative to itself.
 
-    image_path,points_path,mask_path,label
-    left/0001.png,scans/0001.ply,,good
+    image_path,points_path,mask_path,label,roi_path
+    left/0001.png,scans/0001.ply,,good,
 
 A column that is absent is absent for all samples, an empty cell for one. Files are read by the rules of plain folders,
 `docs/inputs.md`. The file's own name is the category.
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from musc_jax.data.account import Account
 from musc_jax.data.dataset import Candidate
+from musc_jax.data.datasets.folder import with_checked_roi
 from musc_jax.data.folder_files import counted
 from musc_jax.data.folder_layout import FolderLayout
 from musc_jax.data.folder_sample import FolderSample
@@ -27,7 +28,7 @@ from musc_jax.data.scan_rules import decide_scan_rules
 from musc_jax.data.spec import DatasetSpec
 from musc_jax.data.trees import Found, Request, add_candidates
 
-COLUMNS = ("image_path", "points_path", "mask_path", "label")
+COLUMNS = ("image_path", "points_path", "mask_path", "label", "roi_path")
 """What a table may have; others are not read, and said."""
 
 LABELS = {
@@ -48,11 +49,18 @@ def find_table(request: Request) -> Found:
     if request.categories is not None:
         raise DataError(f"{path}: a table is one product; leave --categories out")
     rows, others = _rows(path)
+    layout = _with_roi(request.folder or FolderLayout(), path, rows)
     category, found = safe_name(path.stem), Found()
     account = found.accounts.setdefault(category, Account())
     if others:
         account.add("columns", {"not_read": others}, f"columns that are not read: {', '.join(others)}")
     samples = _samples(path, rows, request.modality, partial(found.fault, category))
+    if layout.roi is not None:
+        account.add("roi", {"file": layout.roi}, f"roi: only what is bright in {layout.roi} counts, of every sample")
+        samples = [replace(sample, roi=Path(layout.roi)) for sample in samples]
+    elif count := sum(sample.roi is not None for sample in samples):
+        line = f"roi: of {count} of {len(samples)} samples only what is bright in their mask (roi_path) counts"
+        account.add("roi", {"samples": count}, line)
     if samples and not found.faults:
         used = {
             "pictures": sum(sample.image is not None for sample in samples),
@@ -60,7 +68,6 @@ def find_table(request: Request) -> Found:
             "scans": sum(sample.points is not None for sample in samples),
         }
         account.add("files", {"used": used}, f"files: {counted(used)}")
-        layout = request.folder or FolderLayout()
         report = partial(found.fault, category)
         workers, progress = request.workers, request.progress
         scans = decide_scan_rules(samples, layout, account, report, workers=workers, progress=progress)
@@ -68,6 +75,23 @@ def find_table(request: Request) -> Found:
         samples = [replace(sample, scans=scans, pictures=pictures, working=request.working) for sample in samples]
         add_candidates(found, category, path, [Candidate(one.name, one.check, label=one.label) for one in samples])
     return found
+
+
+def _with_roi(layout: FolderLayout, path: Path, rows: Sequence[tuple[int, Mapping[str, str]]]) -> FolderLayout:
+    """The layout with one region of interest for all samples, looked into; or with none.
+
+    Raises:
+        DataError: it is none, or the table names some, too.
+    """
+    if layout.roi is None:
+        return layout
+    if any(row.get("roi_path", "").strip() for _, row in rows):
+        raise DataError(f"{path}: has a column roi_path, and --roi is given; keep one of them")
+    if (path.parent / layout.roi).is_dir():
+        raise DataError(
+            f"--roi: {layout.roi}: is a folder; a table names a mask for each sample in its column roi_path"
+        )
+    return with_checked_roi(layout, path.parent)
 
 
 def table_modality(path: Path) -> str:
@@ -146,6 +170,7 @@ def _samples(
             return own, own
 
         (image, image_file), (points, points_file), (_, mask) = map(file, ("image_path", "points_path", "mask_path"))
+        roi = _named(path.parent, row.get("roi_path", "").strip())  # one may be of many samples
         label = row.get("label", "").strip().casefold()
         if label not in LABELS:
             report(f"{path}: line {line}: label: expected good or defective, 0 or 1, or nothing, received {label!r}")
@@ -155,7 +180,7 @@ def _samples(
             report(f"{path}: line {line} names no points_path; add it, or score pictures alone by --modality=rgb")
         named.append(os.path.normpath(image or points or path.parent / f"line {line}"))
         points_file = points_file if wants_points else None
-        found.append(FolderSample("", image_file, points_file, mask, LABELS.get(label), tuple(missing)))
+        found.append(FolderSample("", image_file, points_file, mask, LABELS.get(label), tuple(missing), roi=roi))
     begin = os.path.commonpath([os.path.dirname(own) for own in named]) if named else "."
     names = safe_names([Path(os.path.relpath(own, begin)).with_suffix("").as_posix() for own in named])
     return [replace(sample, name=name) for name, sample in zip(names, found, strict=True)]
