@@ -51,6 +51,26 @@ def test_rows_of_every_kind():
         assert title in out
 
 
+@pytest.mark.slow
+def test_all_that_a_borrowed_card_is_asked(tmp_path):
+    """On a CPU in small: what is printed and written; and that what does not fit into the time is left out."""
+    file = tmp_path / "gpu.json"
+    out = run("benchmarks.gpu", "--quick", "--minutes=10", f"--output={file}")
+    found = json.loads(file.read_text())
+    first, second = found["first features"]
+    assert (first["process"], second["process"]) == ("first", "second")
+    assert first["compiling"] > 0
+    assert set(found["stages, fast"]["stages_ms_per_sample"]) >= {"point grouping", "image backbone", "mutual scoring"}
+    for step in ("rates", "category, fast", "pairs", "agreement", "scoring, full"):
+        assert step in out
+        assert found[step]
+    assert 0.9 < found["agreement"]["correlation of maps, fast scoring alone"] <= 1
+    assert "fast, xla" in found["pairs"]
+    out = run("benchmarks.gpu", "--minutes=0.02", "--only=rates", f"--output={file}")
+    assert "rates: left out, " in out or "measure: not done in time" in out
+    assert "rates" not in json.loads(file.read_text())
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_more_than_fits_into_memory(tmp_path):
     shape = ["--count=30", "--tokens=20", "--width=16", "--stages=2", "--size=16", "--memory_gb=0.2"]
