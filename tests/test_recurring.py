@@ -1,6 +1,7 @@
 """Defects that recur: jumps and links against plain float64, and what filtering them gives back."""
 
 import itertools
+import re
 
 import jax
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from test_similarity import by_hand
 
 import musc_jax
+from musc_jax.execution.memory import BudgetError
 from musc_jax.metrics import pixel_metrics
 from musc_jax.recurring import (
     FEWEST_REFERENCES,
@@ -212,6 +214,24 @@ def test_the_order_of_samples_does_not_matter(rng):
     got = score([stage[order] for stage in stages], "filter", names=[names[i] for i in order])
     np.testing.assert_allclose(got.patch_scores.image, np.asarray(want.patch_scores.image)[order], atol=1e-5)
     assert set(map(frozenset, got.recurring)) == set(map(frozenset, want.recurring))
+
+
+def test_features_on_disk_recur_alike(rng, tmp_path):
+    stages, _ = parts(rng, 0.2)
+    want, seen = score(stages, "filter"), []
+    with pytest.raises(BudgetError) as refused:
+        score(stages, "filter", memory_bytes=1)
+    least = float(re.search(r"--memory_gb to ([\d.]+)", str(refused.value))[1])
+    got = score(
+        stages,
+        "filter",
+        memory_bytes=int(least * 1e9),
+        scratch_dir=tmp_path,
+        progress=lambda *_: seen.append(any(tmp_path.iterdir())),
+    )
+    assert any(seen)
+    assert got.recurring == want.recurring != ()
+    np.testing.assert_allclose(got.patch_scores.image, want.patch_scores.image, atol=1e-5)
 
 
 def test_it_goes_with_similar_references(rng):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scenes import GROUPS, make_backbones, make_samples
 from test_mutual import naive_mutual, units
+from test_recurring import parts, score
 
 import musc_jax
 from musc_jax import Config, pipeline
@@ -149,6 +150,13 @@ def test_regions_of_interest(samples, backbones):
     np.testing.assert_allclose(got.anomaly_maps, want.anomaly_maps, atol=2e-3 * want.anomaly_maps.max())
     np.testing.assert_allclose(got.pred_scores, want.pred_scores, atol=2e-3)
     assert not any(map_[~roi].any() for map_, roi in zip(got.anomaly_maps, regions, strict=False))
+
+
+def test_what_recurs_is_found_wherever_it_lies(rng):
+    stages, _ = parts(rng, 0.2)
+    want, got = (score(stages, "filter", mesh=mesh_of(count)) for count in (1, 4))
+    assert got.recurring == want.recurring != ()
+    np.testing.assert_allclose(got.patch_scores.image, want.patch_scores.image, atol=1e-5)
 
 
 @pytest.mark.parametrize("options", [{"modality": "rgb+points"}, {"variant": "v1", "modality": "rgb"}])
