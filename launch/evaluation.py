@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -142,8 +142,12 @@ def run_category(
     programs: Programs,
     bar: Progress,
     inquiry: Inquiry | None = None,
+    silent: Collection[str] = (),
 ) -> Scored:
-    """Scores one category, with every seed from the same features; `inquiry` is what is asked of them then."""
+    """Scores one category, with every seed from the same features; `inquiry` is what is asked of them then.
+
+    Samples named in `silent` are scored and score no others.
+    """
     programs.seconds.clear()
     started, compiled = time.perf_counter(), programs.compile_seconds
     copies = dataset.copies(category) if dataset.copies_count_once else ()
@@ -151,13 +155,17 @@ def run_category(
     total, mesh = len(scored), pipeline.usual_mesh()
     share = range(total) if mesh is None else pipeline.own_share(total, mesh)
     own = scored[share.start : share.stop].tolist()
-    plan = plan_for(config, total, budget, mesh, host=usable_beside_device())
+    plan = plan_for(config, total, budget, mesh, host=usable_beside_device(), vouching=total - len(silent))
     return_freed_memory(scarce=plan.scarce)
     say(f"{category}: {plan.describe()}")
     programs.waiting = partial(bar, "compiling (first run)")
     if mesh is None and not plan.scarce:
-        compile_ahead(config, programs, count=total if division.plain else None, plan=plan)
+        # With masks, or samples that score no others, scoring takes other programs.
+        usual = division.plain and not silent and not any("roi" in one.facts for one in dataset.accounts.values())
+        compile_ahead(config, programs, count=total if usual else None, plan=plan)
     samples = dataset.samples(category, size=config.size, only=own)
+    if silent:
+        samples = (dataclasses.replace(sample, vouches=sample.name not in silent) for sample in samples)
     label = [""]
 
     def divided(seen: Sequence[Sample]) -> Iterator[list[np.ndarray]]:

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -125,8 +126,9 @@ class Explanations:
         cache_dir: Path,
         skip_bad: bool,
         programs: Programs,
+        silent: Collection[str] = (),
     ) -> tuple[Vote, ...]:
-        """Answers about samples that are scored: their features anew."""
+        """Answers about samples that are scored: their features anew; those in `silent` scored no others."""
         dataset, config, mesh = self._dataset, self._resolved, pipeline.usual_mesh()
         copies = dataset.copies(category) if dataset.copies_count_once else ()
         own = representatives(copies, len(dataset.names(category))).tolist()
@@ -134,8 +136,9 @@ class Explanations:
         bar = ProgressBar(f"{category}: ")
         try:
             with feature_store(cache_dir, plan) as store:
+                samples = dataset.samples(category, size=config.size, only=own)
                 return voting.explain(
-                    dataset.samples(category, size=config.size, only=own),
+                    (replace(sample, vouches=sample.name not in silent) for sample in samples),
                     config,
                     questions,
                     programs,

@@ -30,11 +30,12 @@ from launch.compilation import keep_programs
 from launch.evaluation import Scored, few_samples, run_category, shared_defects
 from launch.explaining import Explanations
 from launch.identity import category_digest
-from launch.output import ResultsFolder, refuse_within
+from launch.output import ResultsFolder, digest_of, refuse_within
 from launch.own_files import REPORT, RUN, TABLES, json_text
 from launch.progress import ProgressBar
 from launch.score_files import ProductFiles, least_bytes
 from launch.score_page import pictures_of, product_page
+from launch.score_verdicts import Verdicts, verdicts_on
 from launch.summary import versions
 from launch.unwritten import Unwritten
 from launch.writing import origins
@@ -72,6 +73,7 @@ def score() -> None:
     note = start.RANDOM_NOTE if resolved.config.random_weights else None
     dataset = start.open_samples(resolved, cache_dir, features)
     start.tell(dataset)
+    verdicts = verdicts_on(dataset)
     with folder.locked():
         folder.expect({name: dataset.names(name) for name in dataset.categories}, save, tables=TABLES)
         folder.expect_same_data(origins(dataset))
@@ -83,8 +85,10 @@ def score() -> None:
         )
         programs, products = Programs(profile=options.PROFILE.value), {}
         for category in dataset.categories:
-            scored = _scored(resolved, dataset, category, division, budget, cache_dir, programs, explanations)
-            predictions = _predictions(scored, category, earlier)
+            scored = _scored(
+                resolved, dataset, category, division, budget, cache_dir, programs, explanations, verdicts.silent
+            )
+            predictions = _predictions(scored, category, earlier, verdicts)
             products[category] = _product(dataset, category, scored, predictions)
             run = _run(resolved, dataset, {category: products[category]}, note, started)
             _write(folder, resolved, dataset, category, scored, predictions, save, run, explanations)
@@ -110,9 +114,12 @@ def _scored(
     cache_dir: Path,
     programs: Programs,
     explanations: Explanations,
+    silent: frozenset[str],
 ) -> Scored:
     """A product's scores: those in the cache, if nothing has changed that they depend on, or new ones."""
     digest, kept = category_digest(resolved.config, dataset, category, division), Unwritten(cache_dir, _KEPT)
+    if silent:
+        digest = digest_of([digest, sorted(silent)])
     known = kept.recall(digest, dataset, category, resolved.size)
     if known is not None and (inputs.SKIP_BAD.value or not known.results.skipped):
         say(f"{category}: scored before with the same settings; the scores are taken from the cache")
@@ -121,7 +128,13 @@ def _scored(
             say(f"{category}: what is explained takes features anew")
             skip_bad = inputs.SKIP_BAD.value
             votes = explanations.answer(
-                category, missing, budget=budget, cache_dir=cache_dir, skip_bad=skip_bad, programs=programs
+                category,
+                missing,
+                budget=budget,
+                cache_dir=cache_dir,
+                skip_bad=skip_bad,
+                programs=programs,
+                silent=silent,
             )
             others = [vote for vote in known.results.votes if vote.question not in missing]
             known = known._replace(results=known.results._replace(votes=(*others, *votes)))
@@ -140,6 +153,7 @@ def _scored(
             programs=programs,
             bar=bar,
             inquiry=explanations.inquiry(category),
+            silent=silent,
         )
     finally:
         bar.close()
@@ -188,14 +202,18 @@ def _earlier(run: str | None) -> _Earlier | None:
     return _Earlier(path, found)
 
 
-def _predictions(scored: Scored, category: str, earlier: _Earlier | None) -> Predictions:
-    rule, pixels = score_flags.THRESHOLD.value, score_flags.PIXEL_THRESHOLD.value
+def _predictions(scored: Scored, category: str, earlier: _Earlier | None, verdicts: Verdicts) -> Predictions:
+    pixels, results = score_flags.PIXEL_THRESHOLD.value, scored.results
     if earlier is not None:
         found = earlier.of(category)
         # In units of the maps: scores are relative to their own batch.
         pixels = float(found["pixel_threshold"]) if pixels is None else pixels
-        return predict(scored.results, map_threshold=float(found["map_threshold"]), pixel_threshold=pixels)
-    return predict(scored.results, threshold=rule, pixel_threshold=pixels)
+        carried = float(found["map_threshold"])
+        return predict(results, map_threshold=carried, pixel_threshold=pixels, verdicts=verdicts.of)
+    try:
+        return predict(results, threshold=verdicts.rule, pixel_threshold=pixels, verdicts=verdicts.of)
+    except ValueError as error:  # samples with the only verdicts of a kind were left out
+        raise ConfigError(f"--{error}") from None
 
 
 def _write(

@@ -22,7 +22,7 @@ from musc_jax.storage.prefetch import map_ahead
 
 SCORES_COLUMNS = (
     "sample", "pred_score", "max_score", "percentile", "rank", "pred_label", "threshold", "rule", "gt_label", "name",
-    "image_path",
+    "image_path", "verdict",
 )  # fmt: skip
 REGIONS_COLUMNS = (
     "sample", "left", "top", "right", "bottom", "area", "peak", "mean", "centroid_x", "centroid_y",
@@ -82,6 +82,7 @@ class ProductFiles:
                 "gt_label": "" if sample.gt_label is None else sample.gt_label,
                 "name": readable(sample.path.name),
                 "image_path": readable(sample.path),
+                "verdict": _word(sample.verdict) or "",
             }
             for sample in self._predictions
         ]
@@ -128,6 +129,7 @@ class ProductFiles:
             "anomaly_map": file("maps"),
             "pred_mask": file("masks"),
             "overlay": file("overlays"),
+            "verdict": _word(sample.verdict),
         }
 
     def _size(self, index: int) -> list[int] | None:
@@ -176,6 +178,11 @@ class ProductFiles:
         else:
             image.save(buffer, "JPEG", quality=88)
         return buffer.getvalue()
+
+
+def _word(verdict: int | None) -> str | None:
+    """A verdict as the page has it."""
+    return None if verdict is None else ("good", "defective")[verdict]
 
 
 def _mask_png(mask: Bool[np.ndarray, "h w"]) -> bytes:

@@ -30,7 +30,7 @@ THRESHOLD = flags.DEFINE_string(
     "threshold",
     decisions.DEFAULT_RULE,
     "What is called defective: gap (set apart from the others, or nothing), mad:K (median + K MAD), rate:P (the share "
-    "P), or a score.",
+    "P), verdicts (what agrees best with --verdicts), or a score.",
 )
 THRESHOLD_FROM = flags.DEFINE_string(
     "threshold_from", None, "Decide as an earlier run did, by its threshold: the folder of its results."
@@ -42,6 +42,13 @@ EXPLAIN = flags.DEFINE_multi_string(
     "explain", [], "Show who voted on a sample: SAMPLE for its hottest pixel or SAMPLE:x,y; comma list, or repeated."
 )
 EXPLAIN_K = flags.DEFINE_integer("explain_k", 5, "How many of the closest and of the farthest matches it shows.")
+
+VERDICTS = flags.DEFINE_string(
+    "verdicts",
+    None,
+    "CSV of your verdicts (sample, verdict), as the report page saves it: those called defective are scored and score "
+    "no others; with both kinds the verdicts decide.",
+)
 
 # Those of the flags of `launch.eval` that --help shows; --helpfull shows all.
 _SHOWN = (
@@ -113,6 +120,10 @@ def _check_threshold() -> None:
         raise ConfigError(f"--pixel_threshold: expected a number, received {PIXEL_THRESHOLD.value}")
     if EXPLAIN_K.value < 1:
         raise ConfigError(f"--explain_k: expected at least 1, received {EXPLAIN_K.value}")
+    if THRESHOLD.value == decisions.BY_VERDICTS:
+        if VERDICTS.value is None:
+            raise ConfigError("--threshold=verdicts: needs them; pass --verdicts=FILE, as the report page saves it")
+        return
     try:
         decisions.check_rule(THRESHOLD.value)
     except ValueError as error:

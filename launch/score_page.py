@@ -146,6 +146,7 @@ class _Samples(Sequence[PageSample]):
             pred_label=int(sample.pred_label),
             path=readable(sample.path),
             gt_label=sample.gt_label,
+            verdict=None if sample.verdict is None else ("good", "defective")[sample.verdict],
             image=image,
             full_size=read.full_size,
             gt_mask=mask,

@@ -16,6 +16,9 @@ from jaxtyping import Bool, Float
 DEFAULT_RULE = "gap"
 """What decides unless told otherwise: the only rule that may find nothing."""
 
+BY_VERDICTS = "verdicts"
+"""The rule that takes a person's word for some samples, see `decide_by_verdicts`."""
+
 SHOWN_RULES = ("gap", "mad:3.5", "rate:0.05")
 """What is shown side by side, whichever decides."""
 
@@ -191,6 +194,36 @@ def decide(scores: Float[np.ndarray, "N"] | Sequence[float], rule: str = DEFAULT
 def side_by_side(scores: Float[np.ndarray, "N"] | Sequence[float], rule: str = DEFAULT_RULE) -> list[Decision]:
     """What the rule that decides and the others that are usual make of the same scores; the former comes first."""
     return [decide(scores, name) for name in dict.fromkeys((rule, *SHOWN_RULES))]
+
+
+def decide_by_verdicts(scores: Float[np.ndarray, "N"] | Sequence[float], verdicts: Sequence[int | None]) -> Decision:
+    """Decide by what a person has said of some samples: the threshold with the highest F1 on these.
+
+    Args:
+        scores: of N samples that were scored together, finite.
+        verdicts: of each sample 1, defective, 0, good, or None.
+
+    Returns:
+        The decision; its count hangs on single verdicts.
+
+    Raises:
+        ValueError: not one for each score, or not both kinds of verdicts.
+    """
+    values = _checked(scores)
+    if len(verdicts) != len(values):
+        raise ValueError(f"verdicts: expected one for each of {len(values)} scores, received {len(verdicts)}")
+    known = np.flatnonzero([verdict is not None for verdict in verdicts])
+    labels = np.array([verdict == 1 for verdict in verdicts if verdict is not None])
+    threshold = best_threshold(values[known], labels) if len(known) else None
+    if threshold is None:
+        raise ValueError("verdicts: expected some, both good and defective, received none")
+    counts = [_count(values, threshold)]
+    for i in range(min(len(known), _MOST_LEFT_OUT)):
+        rest = np.delete(labels, i)
+        if rest.any() and not rest.all():
+            counts.append(_count(values, best_threshold(values[np.delete(known, i)], rest)))
+    assumes = "samples without a verdict score like those with the same one would"
+    return Decision(BY_VERDICTS, threshold, counts[0], min(counts), max(counts), assumes)
 
 
 def check_rule(rule: str) -> str:

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -141,7 +141,9 @@ def score_extracted(
     """
     if parts is None or (len(parts) == 1 and len(parts[0]) == len(samples)):
         inside = _inside(features, samples, config)
-        patch_scores, groups = score_and_look(features, config, programs, inside=inside, plan=plan, progress=progress)
+        vouch = np.array([sample.vouches for sample in samples])
+        given: dict[str, Any] = {"inside": inside, "vouch": None if vouch.all() else vouch}
+        patch_scores, groups = score_and_look(features, config, programs, **given, plan=plan, progress=progress)
         recurring = tuple(tuple(samples[i].name for i in group) for group in groups)
         maps = make_maps(features, patch_scores, config, programs, inside=inside, progress=progress)
         judged = classify(features, patch_scores, maps, config, programs, inside=inside)
@@ -216,8 +218,8 @@ def score(
         SampleError: A sample whose size or modality does not fit, with fewer points than a group, or with features that
             are not finite.
         BudgetError: Too little memory.
-        ValueError: Fewer than 2 samples. With several processes: samples that cannot be counted, or fewer than there
-            are shares.
+        ValueError: Fewer than 2 samples, or fewer than 2 that vouch. With several processes: samples that cannot be
+            counted, or fewer than there are shares.
     """
     _options.instance("config", config, Config)
     expect_division(subsets=subsets, batch_size=batch_size, seed=seed)

@@ -1,7 +1,7 @@
 """What a batch's scores and maps say about each of its samples: ranks, decisions, hot regions; a result to look at."""
 
 import html
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +33,7 @@ class Prediction:
         rank: 1 for the highest score; equal ones share the lower number.
         pred_label: whether it is called defective.
         gt_label: 1 defective, 0 good; None where unknown.
+        verdict: likewise, by a person who has looked at this batch before.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Prediction:
     rank: int
     pred_label: bool
     gt_label: int | None
+    verdict: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,22 +209,29 @@ def predict(
     threshold: str = DEFAULT_RULE,
     map_threshold: float | None = None,
     pixel_threshold: float | None = None,
+    verdicts: Mapping[str, int] | None = None,
 ) -> Predictions:
     """Decide about a batch that was scored.
 
     Args:
         results: what `musc_jax.pipeline.score` gave.
-        threshold: the rule that decides, see `musc_jax.decisions.decide`.
+        threshold: the rule that decides, see `musc_jax.decisions.decide`; or "verdicts".
         map_threshold: instead: the threshold of another batch (`Predictions.map_threshold`); its rule is "carried".
         pixel_threshold: of the maps; default one for the batch, see `musc_jax.decisions.pixel_threshold`.
+        verdicts: by name, what a person has said of samples: 1 defective, 0 good. They are listed, and with the rule
+            "verdicts" they decide.
 
     Raises:
-        ValueError: no such rule, or scores that are not finite.
+        ValueError: no such rule, scores that are not finite, or verdicts of one kind only that are to decide.
     """
     scores = np.asarray(results.pred_scores, np.float64)
+    said = [(verdicts or {}).get(sample.name) for sample in results.samples]
     if map_threshold is not None:
         threshold = repr(_unit(results).from_map(map_threshold))
-    found = tuple(decisions.side_by_side(scores, threshold))
+    if threshold == decisions.BY_VERDICTS:
+        found = (decisions.decide_by_verdicts(scores, said), *decisions.side_by_side(scores))
+    else:
+        found = tuple(decisions.side_by_side(scores, threshold))
     if map_threshold is not None:
         assumes = "maps mean what they meant in the batch that the threshold is from: the same parts, camera and light"
         found = (found[0]._replace(rule=_CARRIED, assumes=assumes), *found[1:])
@@ -240,6 +249,7 @@ def predict(
             rank=int(ranks[i]),
             pred_label=bool(defective[i]),
             gt_label=sample.gt_label,
+            verdict=said[i],
         )
         for i, sample in enumerate(results.samples)
     )

@@ -1,4 +1,8 @@
-"""Reference samples: who scores whom, and which samples count as one (all others in the paper, eq. 7)."""
+"""Reference samples: who scores whom, and which samples count as one (all others in the paper, eq. 7).
+
+`References` is the one form in which that is said: for each sample a list of as many units, any of those that score.
+How it is found (all, at random, without samples that are known to be defective) matters to nobody else.
+"""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -48,13 +52,18 @@ class References(NamedTuple):
 
 
 def draw_references(
-    count: int, references: int | None = None, *, seed: int = 0, groups: Sequence[int] | np.ndarray | None = None
+    count: int,
+    references: int | None = None,
+    *,
+    seed: int = 0,
+    groups: Sequence[int] | np.ndarray | None = None,
+    vouch: Sequence[bool] | np.ndarray | None = None,
 ) -> References:
     """Draw R references for each of N samples.
 
     R + 1 units are drawn without replacement; each sample is scored by the first R of them that it does not belong to.
     They are the same for all, so that they can stay on the device while all others pass by: cost and memory grow
-    linearly in N.
+    linearly in N. As many score one that does not vouch itself, although one more could, so that scores compare.
 
     Args:
         count: N, at least 2.
@@ -62,10 +71,11 @@ def draw_references(
         seed: Of the draw.
         groups: For each sample the group it belongs to, any whole numbers: members of a group (copies of one sample)
             never score each other and count as one reference for the others. Default: every sample by itself.
+        vouch: Which samples may score others; a unit is the members of a group that may. Default: all.
 
     Raises:
-        ValueError: R is below 1 or no whole number, N below 2, a seed below 0, groups of another length, or one group
-            only.
+        ValueError: R is below 1 or no whole number, N below 2, a seed below 0, groups of another length, one group
+            only, or fewer than 2 units that vouch.
     """
     if count < 2:
         raise ValueError(f"N = {count}: samples score each other, so at least 2 are needed")
@@ -73,8 +83,9 @@ def draw_references(
     unit_of, units = _units(count, groups)
     if references is not None:
         references = _options.whole("references", references, lowest=1)
-    wanted = units - 1 if references is None else min(references, units - 1)
-    drawn = np.random.default_rng(seed).permutation(units)[: wanted + 1]
+    able = np.arange(units) if vouch is None else _able(vouch, unit_of)
+    wanted = len(able) - 1 if references is None else min(references, len(able) - 1)
+    drawn = able[np.random.default_rng(seed).permutation(len(able))[: wanted + 1]]
     chosen = np.sort(drawn)
     last = np.searchsorted(chosen, drawn[-1])
     place = np.full(units, last)  # the one that does not count: the last one drawn, or the unit itself
@@ -83,8 +94,22 @@ def draw_references(
     columns = shifted.astype(np.int32)[unit_of]
     if groups is None:
         return References(chosen, columns)
-    samples = np.flatnonzero(np.isin(unit_of, chosen))
+    able = np.isin(unit_of, chosen)
+    samples = np.flatnonzero(able if vouch is None else able & np.asarray(vouch, bool))
     return References(samples, columns, np.searchsorted(chosen, unit_of[samples]).astype(np.int32))
+
+
+def _able(vouch: Sequence[bool] | np.ndarray, unit_of: np.ndarray) -> np.ndarray:
+    """The units that have a member which vouches, ascending."""
+    may = np.asarray(vouch)
+    if may.shape != unit_of.shape or may.dtype != bool:
+        raise ValueError(
+            f"vouch: expected {len(unit_of)} times True or False, received shape {may.shape} of {may.dtype}"
+        )
+    able = np.unique(unit_of[may])
+    if len(able) < 2:
+        raise ValueError(f"vouch: {len(able)} of {len(may)} samples may score others, but at least 2 are needed")
+    return able
 
 
 def _units(count: int, groups: Sequence[int] | np.ndarray | None) -> tuple[np.ndarray, int]:

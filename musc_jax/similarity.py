@@ -65,12 +65,15 @@ def sample_summaries(means: Sequence[Float[Array, "N _"]]) -> Float[jax.Array, "
     return jnp.concatenate(parts, axis=1)
 
 
-def nearest_samples(summaries: Float[Array, "N D"], count: int) -> Int[jax.Array, "N R"]:
+def nearest_samples(
+    summaries: Float[Array, "N D"], count: int, *, vouch: Bool[Array, "N"] | None = None
+) -> Int[jax.Array, "N R"]:
     """For each sample the others whose summaries are nearest to its own, for the `references` of `mutual_scores`.
 
     Args:
         summaries: See `sample_summaries`; distances are Euclidean.
         count: How many, at least 1; from N - 1 on all others, R = min(count, N - 1).
+        vouch: The samples that may be among them, more than `count`; default all.
 
     Returns:
         Their indices, ascending. Of equally near ones those with the lower indices.
@@ -82,13 +85,18 @@ def nearest_samples(summaries: Float[Array, "N D"], count: int) -> Int[jax.Array
     count = min(_options.whole("count", count, lowest=1), summaries.shape[0] - 1)
     if count < 1:
         raise ValueError(f"summaries: N = {summaries.shape[0]}: samples score each other, so at least 2 are needed")
+    may = None
+    if vouch is not None:
+        expect_shape("vouch", vouch, (summaries.shape[0],))
+        may = jnp.asarray(vouch).astype(bool)
     wide, _ = as_float(summaries)
     wide = wide - wide.mean(axis=0, keepdims=True)
     half_norms = 0.5 * jnp.sum(wide**2, axis=1)
 
     def one(at: jax.Array) -> jax.Array:
         apart = half_norms - jnp.matmul(wide, wide[at], precision=PRECISION)
-        others = jnp.where(jnp.arange(len(wide)) == at, jnp.inf, apart)
+        itself = jnp.arange(len(wide)) == at
+        others = jnp.where(itself if may is None else itself | ~may, jnp.inf, apart)
         return jnp.sort(smallest(others, count)[1]).astype(jnp.int32)
 
     return jax.lax.map(one, jnp.arange(len(wide)), batch_size=min(_ROWS_AT_ONCE, len(wide)))

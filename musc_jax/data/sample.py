@@ -64,6 +64,7 @@ class Sample:
         tokens: where they stand in for a backbone.
         roi: True inside of its region of interest; what is outside never counts, neither as a defect nor as a match.
             None: all of it counts.
+        vouches: whether it may score others. One that is known to be defective is scored and does not score.
     """
 
     name: str
@@ -76,3 +77,4 @@ class Sample:
     fit: str = "squash"
     tokens: SampleTokens | None = None
     roi: Bool[np.ndarray, "size size"] | None = None
+    vouches: bool = True

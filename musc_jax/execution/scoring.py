@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from musc_jax._arrays import Array
 from musc_jax.crossmodal import patch_index
@@ -34,7 +34,15 @@ class PatchScores(NamedTuple):
     points: Float[jax.Array, "N M3"] | None
 
 
-def plan_for(config: Resolved, count: int, budget: int, mesh: Mesh | None = None, *, host: int | None = None) -> Plan:
+def plan_for(
+    config: Resolved,
+    count: int,
+    budget: int,
+    mesh: Mesh | None = None,
+    *,
+    host: int | None = None,
+    vouching: int | None = None,
+) -> Plan:
     """What stays where while `count` samples are scored in `budget` bytes.
 
     Args:
@@ -43,6 +51,7 @@ def plan_for(config: Resolved, count: int, budget: int, mesh: Mesh | None = None
         budget: Bytes that may be used; on accelerators, of each.
         mesh: The devices over which samples and features are spread; default one.
         host: Bytes that may be used beside those, where the devices' memory is their own.
+        vouching: How many of the samples may score others; default all.
 
     Raises:
         BudgetError: Not even the smallest plan fits.
@@ -52,9 +61,12 @@ def plan_for(config: Resolved, count: int, budget: int, mesh: Mesh | None = None
         modalities.append(Tokens(config.image.num_tokens, config.image.num_channels, config.image.num_stages))
     if config.points is not None:
         modalities.append(Tokens(config.points.num_groups, config.points.num_channels, config.points.num_stages))
+    able = count if vouching is None else vouching
     nearest = config.scoring.nearest_images
-    listed = nearest is not None and nearest < count - 1
+    listed = nearest is not None and nearest < able - 1
     references = nearest if listed else config.scoring.references
+    if able < count and not listed:
+        references = min(able if references is None else references, able - 1)
     where: dict[str, Any] = {"budget": budget, "mesh": mesh, "host": host}
     return plan_memory(count, modalities, size=config.size, references=references, listed=listed, **where)
 
@@ -88,14 +100,16 @@ def score_patches(
     programs: Programs,
     *,
     inside: Inside | None = None,
+    vouch: Bool[np.ndarray, "N"] | None = None,
     plan: Plan | None = None,
     progress: Progress | None = None,
 ) -> PatchScores:
     """Mutual scores of all patches, averaged over the stages (paper III-C); by `plan`, default a stage at once.
 
-    With `inside` other tokens neither score nor are scored; they get 0.
+    With `inside` other tokens neither score nor are scored; they get 0. With `vouch` samples that do not are scored by
+    the others and score nobody.
     """
-    return score_and_look(features, config, programs, inside=inside, plan=plan, progress=progress)[0]
+    return score_and_look(features, config, programs, inside=inside, vouch=vouch, plan=plan, progress=progress)[0]
 
 
 def score_and_look(
@@ -104,6 +118,7 @@ def score_and_look(
     programs: Programs,
     *,
     inside: Inside | None = None,
+    vouch: Bool[np.ndarray, "N"] | None = None,
     plan: Plan | None = None,
     progress: Progress | None = None,
 ) -> tuple[PatchScores, tuple[tuple[int, ...], ...]]:
@@ -113,7 +128,7 @@ def score_and_look(
     """
     modalities = [modality for modality in (features.image, features.points) if modality]
     how, extra = config.scoring, _patches(features, config)
-    references = choose_references(features, how, programs, inside=inside)
+    references = choose_references(features, how, programs, inside=inside, vouch=vouch)
     schedule, machine = _choose(features, programs, plan)
     products = products_of(how)
     count, width = len(modalities[0].stages), len(modalities)

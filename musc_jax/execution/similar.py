@@ -21,7 +21,12 @@ _READ_AT_ONCE = 8
 
 
 def choose_references(
-    features: Features, scoring: Scoring, programs: Programs, *, inside: Inside | None = None
+    features: Features,
+    scoring: Scoring,
+    programs: Programs,
+    *,
+    inside: Inside | None = None,
+    vouch: Bool[np.ndarray, "N"] | None = None,
 ) -> References:
     """The references of a batch.
 
@@ -30,13 +35,21 @@ def choose_references(
         scoring: How many, and which.
         programs: Compiles and times.
         inside: The tokens that count; default all.
+        vouch: The samples that may score others; default all.
     """
     count, nearest = features.num_samples, scoring.nearest_images
-    if nearest is None or nearest >= count - 1:
-        return draw_references(count, scoring.references, seed=scoring.seed)
-    looks = summaries(features, programs, inside=inside)
-    found = programs.run("mutual scoring", nearest_samples, looks, count=nearest)
+    able = count if vouch is None else int(vouch.sum())
+    if nearest is None or nearest >= able - 1:
+        return draw_references(count, scoring.references, seed=scoring.seed, vouch=vouch)
+    looks, more = summaries(features, programs, inside=inside), () if vouch is None else (vouch,)
+    found = programs.run("mutual scoring", _nearest_of, looks, *more, count=nearest)
     return listed_references(np.asarray(found))
+
+
+def _nearest_of(
+    looks: Float[jax.Array, "N D"], vouch: Bool[Array, "N"] | None = None, *, count: int
+) -> Int[jax.Array, "N R"]:
+    return nearest_samples(looks, count, vouch=vouch)
 
 
 def summaries(features: Features, programs: Programs, *, inside: Inside | None = None) -> Float[jax.Array, "N D"]:

@@ -189,7 +189,9 @@ def answer(
         num_patches=None if features.image is None else features.image.stages[0].shape[1],
         center_pixels=None if features.points is None else np.asarray(features.points.center_pixels),
     )
-    references = choose_references(features, config.scoring, programs, inside=inside)
+    vouch = np.array([sample.vouches for sample in samples])
+    may = None if vouch.all() else vouch
+    references = choose_references(features, config.scoring, programs, inside=inside, vouch=may)
     found: list[Vote] = []
     for modality in _modalities(features, config, [question.pixel for question in known], rows, inside):
         distances, nearest = _votes(modality, features, rows, references.samples, programs)

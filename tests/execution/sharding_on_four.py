@@ -140,9 +140,11 @@ def test_the_whole_pipeline(samples, backbones, options, subsets):
     np.testing.assert_allclose(got.pred_scores, want.pred_scores, atol=max(tolerance, 1e-4))
 
 
-def test_regions_of_interest(samples, backbones):
+@pytest.mark.parametrize("silent", [(), (2, 5)])
+def test_regions_of_interest_and_samples_that_do_not_vouch(samples, backbones, silent):
     """Each device masks its own samples' tokens, and those that come by."""
     config = Config(modality="rgb+points", image_size=32, grouping=GROUPS, **backbones)
+    samples = [dataclasses.replace(sample, vouches=i not in silent) for i, sample in enumerate(samples)]
     column = np.arange(32)[None] + np.zeros((32, 1), int)
     regions = [(column < 24 + i) & (column > 2 * i) for i in range(6)]
     inside = [dataclasses.replace(s, roi=roi) for s, roi in zip(samples, [*regions, None], strict=True)]

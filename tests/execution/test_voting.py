@@ -145,3 +145,10 @@ def test_what_is_outside_of_a_region_of_interest_matches_nothing(tokens, samples
     token = SIDE**2 // 2
     apart = [np.linalg.norm(stage[1:, counts] - stage[0, token], axis=-1).min(1) for stage in tokens[0]]
     np.testing.assert_allclose([voter.distance for voter in vote.lowest], np.sort(np.mean(apart, axis=0)), rtol=1e-5)
+
+
+def test_samples_that_do_not_vouch_are_no_matches(tokens, samples, programs):
+    own = [replace(sample, vouches=i not in (3, 7)) for i, sample in enumerate(samples)]
+    found = Features(ImageFeatures(list(map(jnp.asarray, tokens[0])), None), None)
+    (vote,) = answer(found, own, config(), programs, [Question("s0", (SIZE // 2, SIZE // 2))], k=COUNT)
+    assert {voter.sample for voter in vote.lowest} == {f"s{i}" for i in range(1, COUNT) if i not in (3, 7)}

@@ -11,6 +11,7 @@ import page_examples
 import pytest
 from test_page import HOSTILE, hostile_page
 
+from musc_jax.data.verdicts import read_verdicts
 from musc_jax.report import page as pages
 from musc_jax.report.pictures import color_scale, heat
 
@@ -249,6 +250,9 @@ def test_verdicts_are_clicked_typed_and_saved(tab, tmp_path):
     rows = list(csv.DictReader(text.splitlines(keepends=True)))
     assert {row["sample"]: row["verdict"] for row in rows} == said
     assert text.startswith("sample,verdict\r\n")
+    # What it saves is what --verdicts takes up.
+    taken = read_verdicts(tmp_path / "verdicts.csv", names)
+    assert taken == {name: int(verdict == "defective") for name, verdict in said.items()}
     choose(tab, "#filter", "open")
     assert len(tab.run(NAMES)) == len(names) - len(said)
     tab.open(file)
