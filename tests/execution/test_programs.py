@@ -8,7 +8,7 @@ from scenes import GROUPS, make_backbones, make_samples
 from schedule_cases import COUNT, scene
 
 from musc_jax import Config, pipeline
-from musc_jax.execution import dense, image_extraction, point_extraction, streamed
+from musc_jax.execution import dense, image_extraction, mapping, point_extraction, streamed
 from musc_jax.execution.devices import over_samples
 from musc_jax.execution.extraction import extract
 from musc_jax.execution.feature_store import FeatureStore, StoredArray
@@ -159,7 +159,7 @@ def test_extracted_samples_do_not_pile_up(modality, function, on_disk, tmp_path)
 
 
 def test_maps_do_not_pile_up():
-    programs = Watched(over_samples(pipeline._image_map))
+    programs = Watched(over_samples(mapping._image_map))
     config = Config(modality="rgb", image_size=32, image_backbone=make_backbones()["image_backbone"])
     results = pipeline.score(make_samples(4), config, programs=programs)
     assert np.isfinite(results.anomaly_maps).all()
