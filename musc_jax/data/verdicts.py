@@ -68,7 +68,8 @@ def _rows(path: Path) -> list[tuple[int, str, str]]:
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise DataError(f"{shown}: is too large for verdicts; give the CSV file that the report page saved")
-        text = path.read_text(encoding="utf-8-sig")
+        # Bytes: a name may have a line's end of any kind in it.
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise DataError(f"{shown}: is not UTF-8; save it as CSV in UTF-8") from None
     except OSError as error:

@@ -5,7 +5,7 @@ import pytest
 from musc_jax.data import DataError
 from musc_jax.data.verdicts import read_verdicts
 
-NAMES = ["000", 'a "b", c', "bad_1", "line\nbreak"]
+NAMES = ["000", 'a "b", c', "bad_1", "line\r\nbreak"]
 
 
 def read(tmp_path, text, names=NAMES, **options):
@@ -15,8 +15,8 @@ def read(tmp_path, text, names=NAMES, **options):
 
 
 def test_what_the_page_saves(tmp_path):
-    text = 'sample,verdict\r\n000,good\r\n"a ""b"", c",defective\r\n"line\nbreak",good\r\n'
-    assert read(tmp_path, text) == {"000": 0, 'a "b", c': 1, "line\nbreak": 0}
+    text = 'sample,verdict\r\n000,good\r\n"a ""b"", c",defective\r\n"line\r\nbreak",good\r\n'
+    assert read(tmp_path, text) == {"000": 0, 'a "b", c': 1, "line\r\nbreak": 0}
 
 
 @pytest.mark.parametrize(
