@@ -141,7 +141,8 @@ def score_and_look(
         finish: Finish, done: int, unmarked: Sequence[Sequence[Array]] | None = None
     ) -> tuple[tuple[jax.Array, ...], list[list[np.ndarray]]]:
         """(patch scores summed over the stages, what else there is of each stage)."""
-        total, more = None, []
+        total: tuple[jax.Array, ...] = ()
+        more = []
         for stage in range(count):
             # One stage's scores of all pairs at a time: a plan has no room for two.
             jax.block_until_ready(total)
@@ -154,8 +155,7 @@ def score_and_look(
             found = schedule(own, finish, references, machine, **options, progress=part)
             scores = found[:width]
             more.append([np.asarray(x) for x in found[width:]])
-            total = scores if total is None else tuple(a + b for a, b in zip(total, scores, strict=True))
-        assert total is not None
+            total = tuple(a + b for a, b in zip(total, scores, strict=True)) if total else scores
         return total, more
 
     passes = 2 if how.recurring == "filter" else 1
