@@ -57,7 +57,10 @@ WEIGHTS_RGB = flags.DEFINE_string(
     f"random for {_RANDOM}.",
 )
 WEIGHTS_POINTS = flags.DEFINE_string(
-    "weights_points", None, "Point-MAE's parameters: a file, 'pretrained' or 'random'. Default as --weights_rgb."
+    "weights_points",
+    None,
+    "Point-MAE's parameters: a file, 'pretrained' or 'random'. Default pretrained, also with --weights_rgb=random; "
+    f"random for {_RANDOM}.",
 )
 WEIGHTS_DIR = flags.DEFINE_string(
     "weights_dir",

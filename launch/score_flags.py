@@ -39,7 +39,7 @@ PIXEL_THRESHOLD = flags.DEFINE_float(
     "pixel_threshold", None, "Map pixels above it are hot; default what 95 % of the samples called good stay below."
 )
 EXPLAIN = flags.DEFINE_multi_string(
-    "explain", [], "Show who voted on a sample: SAMPLE for its hottest pixel or SAMPLE:x,y; comma list, or repeated."
+    "explain", [], "Show who voted on a sample: SAMPLE for its hottest pixel or SAMPLE:x,y; comma list, or repeated"
 )
 EXPLAIN_K = flags.DEFINE_integer("explain_k", 5, "How many of the closest and of the farthest matches it shows.")
 
@@ -73,10 +73,16 @@ def apply(arguments: Sequence[str]) -> None:
         # One photograph that is cut short is no reason to say nothing about a thousand others.
         options.flags.FLAGS["skip_bad"].value = True
     if len(given) > 1:
-        raise ConfigError(f"expected one folder, received {' '.join(given)!r}; for several pass --per_folder")
+        raise ConfigError(
+            f"expected one folder, received {' '.join(given)!r}; put several into one, "
+            "and pass --per_folder if each is a product"
+        )
     if inputs.DATASET.present or inputs.DATA_DIR.present:
         raise ConfigError("--dataset, --data_dir: this scores a folder of your own, DIR; launch.eval has them")
-    if len(given) + (IMAGES.value is not None) + (TABLE.value is not None) != 1:
+    named = ["DIR"] * len(given) + [f"--{flag.name}" for flag in (IMAGES, TABLE) if flag.value is not None]
+    if len(named) > 1:
+        raise ConfigError(f"{', '.join(named)}: expected one of them, received {len(named)}")
+    if not named:
         raise ConfigError("expected the folder of your samples, as DIR or --images, or a --table of them; see --help")
     if TABLE.value is not None:
         _apply_table(TABLE.value)
@@ -93,7 +99,11 @@ def apply(arguments: Sequence[str]) -> None:
         if inputs.DEPTH_DIR.present:
             raise ConfigError("--points, --depth_dir: expected one of them, received both")
         # Of a relative path the shell's folder is meant, not one in DIR.
-        values["depth_dir"].value = str(command.path("points", POINTS.value).absolute())
+        points = command.path("points", POINTS.value)
+        if not points.is_dir():
+            # Said before weights are fetched.
+            raise ConfigError(f"--points: {points}: is not a folder; give the folder of the point data")
+        values["depth_dir"].value = str(points.absolute())
     if PER_FOLDER.value:
         if inputs.CATEGORIES.present:
             raise ConfigError("--per_folder, --categories: expected one of them, received both")

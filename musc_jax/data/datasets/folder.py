@@ -295,7 +295,8 @@ class _Finder:
         if like:
             line += f"; {some(like)} may say what is good: then name them by --normal_dir and --abnormal_dir"
         elif len(nested) == len(stems):
-            line += f", as one product; --categories={some(inner, ',')} scores each folder by itself"
+            line += ", as one product; --per_folder of launch.score, "
+            line += f"or --categories={some(inner, ',')}, scores each by itself"
         self.account.add("nested", {"samples": len(nested), "folders": inner}, line)
         return True
 

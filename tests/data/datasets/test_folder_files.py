@@ -200,7 +200,10 @@ def test_a_folder_of_days(root):
         save(root.parent / "week" / day / "0.png", picture(len(day)))
     dataset = load(root.parent / "week")
     assert dataset.names("week") == ("2024-05-01_0", "2024-05-02_0")
-    assert "as one product; --categories=2024-05-01,2024-05-02 scores each" in account(dataset).lines[0]
+    assert (
+        "as one product; --per_folder of launch.score, or --categories=2024-05-01,2024-05-02, scores each"
+        in account(dataset).lines[0]
+    )
     # Folders that are categories by themselves are no part of another one.
     save(root.parent / "week" / "0.png", picture(1))
     save(root.parent / "week" / "1.png", picture(2))
