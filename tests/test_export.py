@@ -94,6 +94,12 @@ CASES = {
         (partial(m.mutual_scores, references=2), shape(4, 784, 768)),
         (m.mutual_scores, shape(4, 784, 768, dtype=jnp.bfloat16)),
     ],
+    "mean_tokens": [
+        (m.mean_tokens, shape(4, 784, 768)),
+        (lambda z, valid: m.mean_tokens(z, valid=valid), shape(4, 784, 768), shape(4, 784, dtype=np.bool_)),
+    ],
+    "sample_summaries": [(lambda a, b: m.sample_summaries([a, b]), shape(40, 768), shape(40, 384))],
+    "nearest_samples": [(partial(m.nearest_samples, count=25), shape(40, 1152))],
     "rank_match": [(m.rank_match, shape(784, 149), shape(784, 149)), (m.rank_match, shape(9), shape(9))],
     "patch_index": [(partial(m.patch_index, size=224, grid=28), PATCHES)],
     "align_modalities": [(m.align_modalities, shape(784, 149), shape(1024, 149), PATCHES)],

@@ -359,7 +359,7 @@ def test_means_skip_what_is_absent():
     assert metrics.mean_metrics({"a": {}, "b": {"x": 0.5}}) == ({"x": 0.5}, {"x": 1})
 
 
-def test_pixels_outside_are_left_out():
+def test_pixels_outside_are_left_out(unchecked):
     """As if each picture ended there: a column that is cut off everywhere."""
     rng = np.random.default_rng(0)
     masks, maps = rng.random((3, 8, 8)) < 0.2, rng.random((3, 8, 8))

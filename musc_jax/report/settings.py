@@ -17,7 +17,7 @@ FLAGS: Mapping[str, Any] = MappingProxyType({
     "abnormal_depth_dir": [], "extensions": None, "intrinsics": None, "depth_scale": None, "depth_kind": "depth",
     "pixel_pitch": [], "points_scale": None, "point_order": None, "invalid": None,
     "copies": None, "unmasked": "refuse", "unlabelled": False, "background": "white", "bits": None, "fit": "squash",
-    "masks": "auto", "max_pixels": 64_000_000,
+    "masks": "auto", "max_pixels": 64_000_000, "roi": None,
 })  # fmt: skip
 # Those whose effect run.json says by itself: dataset, samples, skipped, and the backbones with their digests.
 RECORDED = frozenset({"dataset", "categories", "skip_bad", "backbone", "weights_rgb", "weights_points"})

@@ -29,7 +29,7 @@ def test_programs_are_asked_for_before_a_sample_is_read(monkeypatch, tmp_path, d
     asked, shown = [], []
     monkeypatch.setattr(evaluation, "compile_ahead", compile_ahead)
     monkeypatch.setattr(evaluation.pipeline, "usual_mesh", lambda: None)
-    dataset = SimpleNamespace(copies_count_once=False, names=lambda category: [str(i) for i in range(7)])
+    dataset = SimpleNamespace(copies_count_once=False, accounts={}, names=lambda _: [str(i) for i in range(7)])
     dataset.samples = lambda *_, **__: pytest.fail("a sample was read")
     config = Config(modality="rgb", image_size=32, grouping=GROUPS, **make_backbones()).resolved()
     with pytest.raises(Reached):

@@ -140,6 +140,7 @@ def test_what_a_device_takes():
     # A dozen copies of the scores that are finished together stay below 2 GB.
     assert [products.finished_together(1808, others) for others in (149, 999, 9_999, 99_999)] == [32, 18, 1, 1]
     usual = {"interval": 0.3, "references": None, "seed": 0, "variant": "released", "enhancement": True, "trust": True}
+    usual["recurring"] = "off"
     how = {"precision": "fast", "half_type": "float16", "tokens_at_once": 6272, "samples_at_once": 32}
     fields = {field for field in Scoring.__dataclass_fields__ if field not in (*usual, *how, "implementation")}
     scoring = Scoring(**usual, **how, implementation="auto", **dict.fromkeys(fields))
