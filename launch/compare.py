@@ -180,6 +180,8 @@ def _backbone(config: Mapping[str, Any], path: Path) -> str:
     kind = "point_backbone" if config["modality"] == "points" else "image_backbone"
     backbone = config.get(kind)
     name = backbone.get("name") if isinstance(backbone, dict) else None
+    if name == "descriptors":
+        raise CompareError(f"{path}: nothing is published for points by --point_backbone=descriptors")
     if not isinstance(name, str) or name not in weights.BACKBONES:
         raise CompareError(f"{path}: {_RECORD}: config.{kind}: expected a backbone of launch.eval, received {name!r}")
     return name

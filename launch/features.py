@@ -46,7 +46,7 @@ OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where tokens are written, 
 OF_EVAL = part(
     options.flags,
     [
-        *inputs.NAMES, "modality", "backbone", "weights_rgb", "weights_points",
+        *inputs.NAMES, "modality", "backbone", "point_backbone", "weights_rgb", "weights_points",
         "weights_dir", "activation", "dtype", "variant", "point_norm", "image_size", "blocks", "k_iter",
         "curvature_threshold", "num_groups", "group_size", "implementation", "ablate", "seed", "cache_dir",
     ],

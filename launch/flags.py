@@ -62,6 +62,12 @@ WEIGHTS_POINTS = flags.DEFINE_string(
     "Point-MAE's parameters: a file, 'pretrained' or 'random'. Default pretrained, also with --weights_rgb=random; "
     f"random for {_RANDOM}.",
 )
+POINT_BACKBONE = flags.DEFINE_enum(
+    "point_backbone",
+    "point_mae",
+    ["point_mae", "descriptors"],
+    "Point encoder. descriptors: geometry of each group; needs no parameters.",
+)
 WEIGHTS_DIR = flags.DEFINE_string(
     "weights_dir",
     None,
@@ -270,12 +276,13 @@ def division() -> Division:
 
 
 def weight_sources(features: FeatureFolder | None = None) -> Weights:
-    """Where the backbones' parameters come from; nowhere where there are features of the same modality."""
+    """Where the backbones' parameters come from; nowhere where there are features of the same modality, or none."""
     default, looked_at = DATASETS[inputs.DATASET.value].default_weights, modality(features)
     has_image, has_points = features is not None and features.image, features is not None and features.points
+    encoded = looked_at != "rgb" and not has_points and POINT_BACKBONE.value == "point_mae"
     return Weights(
         image=(WEIGHTS_RGB.value or default) if looked_at != "points" and not has_image else None,
-        points=(WEIGHTS_POINTS.value or default) if looked_at != "rgb" and not has_points else None,
+        points=(WEIGHTS_POINTS.value or default) if encoded else None,
     )
 
 
@@ -289,16 +296,32 @@ def _expect_use(features: FeatureFolder) -> None:
             f"--features: {features.root} has tokens of {features.modality} only, of which --modality={looked_at} uses "
             f"none; pass --modality={features.modality}"
         )
-    used = weight_sources(features)
-    idle: list[FlagHolder[Any]] = [WEIGHTS_RGB, BACKBONE, ACTIVATION] if used.image is None else []
-    idle += [WEIGHTS_POINTS, POINT_NORM, NUM_GROUPS, GROUP_SIZE, K_ITER] if used.points is None else []
-    idle += [WEIGHTS_DIR, DTYPE] if used == (None, None) else []
+    needs_image, needs_points = looked_at != "points" and image is None, looked_at != "rgb" and points is None
+    idle: list[FlagHolder[Any]] = [] if needs_image else [WEIGHTS_RGB, BACKBONE, ACTIVATION]
+    grouping: list[FlagHolder[Any]] = [WEIGHTS_POINTS, POINT_BACKBONE, POINT_NORM, NUM_GROUPS, GROUP_SIZE, K_ITER]
+    idle += [] if needs_points else grouping
+    idle += [] if needs_image or needs_points else [WEIGHTS_DIR, DTYPE]
     given = [one for one in (image, points) if one is not None]
-    aggregated = used == (None, None) and all(one.aggregated for one in given)
+    aggregated = not (needs_image or needs_points) and all(one.aggregated for one in given)
     idle += [DEGREES, CURVATURE_THRESHOLD] if aggregated else []
     for flag in idle:
         if flag.present:
             raise ConfigError(f"--{flag.name}: the tokens of --features are made already; leave one of the two out")
+
+
+def uses_descriptors(features: FeatureFolder | None = None) -> bool:
+    """Whether groups of points are described, not encoded."""
+    encoded = modality(features) != "rgb" and (features is None or features.points is None)
+    return encoded and POINT_BACKBONE.value == "descriptors"
+
+
+def _expect_descriptors_without_parameters() -> None:
+    """Refuses what only an encoder with parameters has."""
+    for flag in (WEIGHTS_POINTS, POINT_NORM):
+        if flag.present:
+            raise ConfigError(
+                f"--{flag.name}: --point_backbone=descriptors has no parameters; leave one of the two out"
+            )
 
 
 def _usual_windows(variant: str) -> tuple[int, ...]:
@@ -309,6 +332,8 @@ def plain_config(features: FeatureFolder | None = None) -> Config:
     """The config without backbones: every option checked before anything is loaded."""
     if features is not None:
         _expect_use(features)
+    if uses_descriptors(features):
+        _expect_descriptors_without_parameters()
     for flag, lowest in ((inputs.LIMIT, 1), (SEED, 0), (REFERENCES, 1), (NEAREST_IMAGES, 1)):
         if flag.value is not None and flag.value < lowest:
             raise ConfigError(f"--{flag.name}: expected at least {lowest}, received {flag.value}")
@@ -365,7 +390,7 @@ def _is_published(backbone: Backbone | GivenTokens | None) -> bool:
     """Whether a backbone has the sizes that its name stands for, and not those of a model of one's own."""
     if backbone is None:
         return True
-    if isinstance(backbone, GivenTokens):
+    if isinstance(backbone, GivenTokens) or backbone.name not in weights.BACKBONES:
         return False
     named, has = weights.BACKBONES[backbone.name].config, backbone.module.config
     return all(getattr(named, field) == getattr(has, field) for field in ("width", "depth", "heads", "mlp_width"))

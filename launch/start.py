@@ -19,6 +19,7 @@ from musc_jax.copies import expect_several
 from musc_jax.data import DataError, Dataset, open_dataset
 from musc_jax.data.features import FeatureFolder, open_features
 from musc_jax.execution.memory import BudgetError
+from musc_jax.models import descriptors_backbone
 from musc_jax.resolved import Resolved
 
 RANDOM_NOTE = "random weights: the figures say nothing about the method's accuracy with pretrained ones"
@@ -83,6 +84,8 @@ def with_backbones(config: Config, cache_dir: Path, features: FeatureFolder | No
             bar.close()
     if missing:
         raise weights.WeightsError("\nerror: ".join(missing))
+    if options.uses_descriptors(features):
+        found["point_backbone"] = descriptors_backbone()
     return dataclasses.replace(config, **found, **({} if features is None else _tokens(config, features)))
 
 

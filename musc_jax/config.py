@@ -9,7 +9,7 @@ from musc_jax import _options
 from musc_jax._options import ConfigError as ConfigError
 from musc_jax.kernels import IMPLEMENTATIONS
 from musc_jax.kernels.rounding import PRECISIONS
-from musc_jax.models import Backbone, GivenTokens, PointTransformer, VisionTransformer
+from musc_jax.models import Backbone, Descriptors, GivenTokens, PointTransformer, VisionTransformer
 from musc_jax.models.given import expect_use
 from musc_jax.resolved import Device, ImagePath, PointPath, Rescoring, Resolved, Scoring
 
@@ -185,7 +185,8 @@ class Config:
             raise ConfigError(f"modality: version 1 scores images only, received {self.modality!r}; pass modality rgb")
         self._expect_use_of_ablations()
         self._expect_degrees()
-        for name, other in (("image_backbone", PointTransformer), ("point_backbone", VisionTransformer)):
+        of_points: Any = (PointTransformer, Descriptors)
+        for name, other in (("image_backbone", of_points), ("point_backbone", VisionTransformer)):
             backbone = getattr(self, name)
             if isinstance(backbone, GivenTokens):
                 continue

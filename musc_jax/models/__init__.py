@@ -1,13 +1,18 @@
 """Backbones as Flax modules, for inference."""
 
 import dataclasses
+import hashlib
 from typing import Any
 
+from musc_jax.models.descriptors import DescriptorConfig, Descriptors
 from musc_jax.models.given import GivenTokens
 from musc_jax.models.point_transformer import PointTransformer, PointTransformerConfig
 from musc_jax.models.vit import VisionTransformer, VitConfig
 
-__all__ = ["Backbone", "GivenTokens", "PointTransformer", "PointTransformerConfig", "VisionTransformer", "VitConfig"]
+__all__ = [
+    "Backbone", "DescriptorConfig", "Descriptors", "GivenTokens", "PointTransformer", "PointTransformerConfig",
+    "VisionTransformer", "VitConfig", "descriptors_backbone",
+]  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -15,7 +20,7 @@ class Backbone:
     """A module, its parameters, and what a pipeline must know about them.
 
     Attributes:
-        module: A `VisionTransformer` or a `PointTransformer`.
+        module: A `VisionTransformer`, a `PointTransformer` or `Descriptors`.
         variables: Its parameters; `module.apply(variables, ...)`.
         name: The backbone's name, such as "dino_vitb8".
         source: Where the parameters come from, for people.
@@ -47,3 +52,22 @@ class Backbone:
     def patch_size(self) -> int:
         """Side of an image patch in pixels; 1 for points."""
         return getattr(self.module.config, "patch_size", 1)
+
+
+def descriptors_backbone(config: DescriptorConfig | None = None) -> Backbone:
+    """The point path without parameters: geometric descriptors of groups in the place of Point-MAE.
+
+    Args:
+        config: The radii; default those for three image stages.
+    """
+    config = config or DescriptorConfig()
+    return Backbone(
+        module=Descriptors(config),
+        variables={},
+        name="descriptors",
+        source="computed, no parameters",
+        # What they are changes with the rules in `descriptors.py`, which count their versions here.
+        digest=hashlib.sha256(repr(("descriptors", 1, config)).encode()).hexdigest(),
+        random=False,
+        blocks=tuple(range(config.depth)),
+    )

@@ -20,7 +20,9 @@ FLAGS: Mapping[str, Any] = MappingProxyType({
     "masks": "auto", "max_pixels": 64_000_000, "roi": None,
 })  # fmt: skip
 # Those whose effect run.json says by itself: dataset, samples, skipped, and the backbones with their digests.
-RECORDED = frozenset({"dataset", "categories", "skip_bad", "backbone", "weights_rgb", "weights_points"})
+RECORDED = frozenset(
+    {"dataset", "categories", "skip_bad", "backbone", "point_backbone", "weights_rgb", "weights_points"}
+)
 # Where things are, and how it is computed; the numbers are the same.
 WITHOUT_EFFECT = frozenset({
     "data_dir", "weights_dir", "output_dir", "cache_dir", "save", "memory_gb", "coordinator", "num_processes",
@@ -87,6 +89,8 @@ def published_settings(run: Mapping[str, Any], usual: Mapping[str, Any], referen
         elif backbone and flags.get(flag) not in (None, "pretrained"):
             # A file of one's own may hold anything under a backbone's name, also another architecture.
             found.append(Setting(f"{kind}.weights", flags[flag], "pretrained"))
+    if has_points and (encoder := _inner(config, "point_backbone").get("name")) == "descriptors":
+        found.append(Setting("point_backbone", encoder, "point_mae"))
     found += _division(flags, reference)
     found += _flag_settings(config, flags)
     left_out = sum(len(names) for names in _inner(run, "skipped").values() if isinstance(names, list))

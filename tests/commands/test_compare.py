@@ -396,6 +396,10 @@ GOOD = {"variant": "v1", "modality": "rgb", "image_backbone": {"name": "clip_vit
         (run_json(**GOOD | {"image_backbone": {"name": ["x"]}}), "config.image_backbone: expected a backbone"),
         (run_json(**GOOD | {"image_backbone": None}), "config.image_backbone: expected a backbone"),
         (run_json(**GOOD | {"modality": "points"}), "config.point_backbone: expected a backbone"),
+        (
+            run_json(**GOOD | {"modality": "points", "point_backbone": {"name": "descriptors"}}),
+            "nothing is published for points by --point_backbone=descriptors",
+        ),
     ],
 )
 def test_damaged_files(call, tmp_path, files, message):

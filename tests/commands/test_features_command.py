@@ -18,6 +18,7 @@ from launch.own_flags import OwnFlags, parse, part
 from musc_jax.storage import atomic
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+DESCRIBED = ("--point_backbone=descriptors",)
 SMALL = ("--image_size=32", "--num_groups=48", "--group_size=24", "--k_iter=16")
 
 
@@ -34,7 +35,9 @@ def run(in_process, candies, cache, image_weights):
     def call(module, output, *arguments, backbones=True):
         given = [f"--output_dir={output}", f"--cache_dir={cache}", "--dataset=eyecandies", f"--data_dir={candies}"]
         if backbones:
-            given += [f"--weights_rgb={image_weights}", f"--weights_points={GOLDEN / 'point_mae_tiny.pth'}", *SMALL]
+            given += [f"--weights_rgb={image_weights}", *SMALL]
+            if "--point_backbone=descriptors" not in arguments:
+                given += [f"--weights_points={GOLDEN / 'point_mae_tiny.pth'}"]
         return in_process(module, *given, "--categories=Apple", *arguments)
 
     return call
@@ -65,16 +68,19 @@ def read_scores(folder):
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--modality=rgb",), ("--modality=points", "--variant=paper", "--point_norm=cloud"), ()], ids=str
+    "arguments",
+    [("--modality=rgb",), ("--modality=points", "--variant=paper", "--point_norm=cloud"), (), DESCRIBED],
+    ids=str,
 )
 def test_what_is_written_is_scored_bit_for_bit_as_by_the_backbones(run, tokens, tmp_path, arguments):
-    """The paper's variant samples and groups otherwise, so its tokens are written anew."""
-    if "--variant=paper" in arguments:
+    """The paper's variant samples and groups otherwise, and descriptors are others, so these are written anew."""
+    if "--variant=paper" in arguments or arguments == DESCRIBED:
+        tokens = tokens if arguments != DESCRIBED else tmp_path / "described"
         code, _, err = run(command, tokens, *arguments)
         assert code == 0, err
     code, _, err = run(evaluation, tmp_path / "want", "--save=maps", *arguments)
     assert code == 0, err
-    own = [argument for argument in arguments if "norm" not in argument]
+    own = [argument for argument in arguments if "norm" not in argument and argument not in DESCRIBED]
     scored = (f"--features={tokens}", "--save=maps", *own)
     code, _, err = run(evaluation, tmp_path / "got", *scored, backbones=False)
     assert code == 0, err
@@ -87,6 +93,8 @@ def test_what_is_written_is_scored_bit_for_bit_as_by_the_backbones(run, tokens, 
     kind = "point_backbone" if "--modality=points" in arguments else "image_backbone"
     assert record[kind]["source"] == f"features in {tokens}"
     assert record[kind]["name"] in ("dino_vitb8", "point_mae")
+    if arguments == DESCRIBED:
+        assert record["point_backbone"]["name"] == "descriptors"
 
 
 def test_version_1_has_its_embeddings(run, tmp_path):

@@ -32,6 +32,11 @@ BAD = {
     "max_pixels": ["9", "0 --dataset=folder"],
     "modality": ["images", "points --dataset=mvtec_ad", "points --variant=v1"],
     "backbone": ["vgg"],
+    "point_backbone": [
+        "pointnet",
+        "descriptors --weights_points=random",
+        "descriptors --modality=points --point_norm=cloud",
+    ],
     "activation": ["relu", "gelu"],
     "dtype": ["float64"],
     "variant": ["v2"],

@@ -96,6 +96,8 @@ class Parts:
 
     def score_divisions(self, samples, config, divide, programs, *, plan, skip_bad, **_):
         self.entries |= _flat("config", config.config) | {"scored.budget": plan.budget, "scored.skip_bad": skip_bad}
+        if config.points is not None:
+            self.entries["scored.point_backbone"] = config.points.backbone.name
         raise Stop
 
 
@@ -185,6 +187,7 @@ TABLE = {
             "data.working": (240, 16),
         },
     ),
+    "point_backbone=descriptors": ((), {"points": None, "scored.point_backbone": "descriptors"}),
     "weights_rgb=x": ((), {"image.path": "x"}),
     "weights_points=x": ((), {"points.path": "x"}),
     "features=x": (
@@ -197,6 +200,7 @@ TABLE = {
             "data.working": (224, 56),
             "config.grouping.num_groups": 16,
             "config.blocks": (0, 1, 2),
+            "scored.point_backbone": "given tokens",
             "image": None,
             "points": None,
         },

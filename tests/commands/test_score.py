@@ -220,7 +220,8 @@ def test_each_folder_a_product(run, parts):
     assert "shift 1: 4 samples" in out
 
 
-def test_pictures_and_points(run, tmp_path, image_weights):
+@pytest.mark.parametrize("encoder", ["point_mae", "descriptors"])
+def test_pictures_and_points(run, tmp_path, encoder):
     images, points = tmp_path / "images", tmp_path / "points"
     points.mkdir()
     images.mkdir()
@@ -232,13 +233,14 @@ def test_pictures_and_points(run, tmp_path, image_weights):
     code, _, err, folder = run(
         f"--images={images}",
         f"--points={points}",
-        f"--weights_points={GOLDEN / 'point_mae_tiny.pth'}",
+        *[f"--weights_points={GOLDEN / 'point_mae_tiny.pth'}"] * (encoder == "point_mae"),
+        f"--point_backbone={encoder}",
         "--num_groups=32",
         "--group_size=16",
     )
     assert code == 0, err
     config = json.loads((folder / "run.json").read_text())["config"]
-    assert config["modality"] == "rgb+points"
+    assert (config["modality"], config["point_backbone"]["name"]) == ("rgb+points", encoder)
     assert len(rows(folder / "images" / "scores.csv")) == 4
     first = page_content((folder / "images" / "report.html").read_text(encoding="utf-8"))["samples"][0]
     assert first["cloud"]

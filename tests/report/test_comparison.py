@@ -363,6 +363,10 @@ def record(config=None, flags=None, **changes):
         ),
         (record(flags={"activation": "gelu"}), [("activation", "gelu", "quick_gelu")]),
         (record(flags={"activation": "quick_gelu"}), []),
+        (
+            record({"point_backbone": CONFIG["point_backbone"] | {"name": "descriptors"}}),
+            [("point_backbone", "descriptors", "point_mae")],
+        ),
         (record(flags={"weights_points": "my.pth"}), [("point_backbone.weights", "my.pth", "pretrained")]),
         (
             record({"image_backbone": CONFIG["image_backbone"] | {"random": True}}),
