@@ -99,7 +99,7 @@ def eigen_shape(covariance: Float[jax.Array, "*G 3 3"]) -> Shape:
         return (left[..., :, None] * right[..., None, :] * covariance).sum((-2, -1))
 
     # These are off by the square of what the direction is; the cosines are, where two are close, by half the digits.
-    one, other, mixed = form(across, across), form(along, along), form(across, along)
+    one, other, mixed = form(across, across), form(along, along), (form(across, along) + form(along, across)) / 2
     high = (one + other + safe_sqrt((one - other) ** 2 + 4 * mixed**2)) / 2
     high, low = jnp.where(found, high, largest), jnp.where(found, form(normal, normal), smallest)
     middle = jnp.trace(covariance, axis1=-2, axis2=-1) - high - low
