@@ -52,7 +52,7 @@ VERDICTS = flags.DEFINE_string(
 
 # Those of the flags of `launch.eval` that --help shows; --helpfull shows all.
 _SHOWN = (
-    "modality", "weights_rgb", "weights_points", "features", "backbone", "point_backbone", "image_size",
+    "modality", "weights_rgb", "weights_points", "features", "backbone", "image_size",
     "nearest_images", "recurring", "fit", "roi", "limit", "memory_gb", "output_dir", "cache_dir",
 )  # fmt: skip
 

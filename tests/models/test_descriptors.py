@@ -1,6 +1,7 @@
 """Geometric descriptors against a plain float64 statement, and what they promise."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -164,7 +165,7 @@ def test_eigenvalues_and_their_gradients():
     np.testing.assert_allclose(gradient, want, atol=1e-3)
     of_flat = jax.jit(jax.grad(lambda c: eigen_shape(c[None]).values[0, 0]))(flat)
     np.testing.assert_allclose(of_flat, flat / 2, atol=1e-6)
-    np.testing.assert_allclose(eigen_shape(flat[None]).values[0], [1, 1, 0], atol=1e-5)
+    np.testing.assert_allclose(eigen_shape(jnp.asarray(flat[None])).values[0], [1, 1, 0], atol=1e-5)
 
 
 def test_what_is_no_point_changes_nothing(rng):
