@@ -180,7 +180,9 @@ def read_outcome(folder: Path, *, timed: bool) -> Outcome:
         counts, seconds = record["samples"], record["seconds_per_sample"]
         whole = sum(counts[name] * seconds[name]["all"] for name in counts)
         figures[SECONDS] = 1000 * whole / sum(counts.values())
-        figures[MEMORY] = record["peak_memory_bytes"] / 1e9
+        peak = record["peak_memory_bytes"]
+        if place := next((place for place in ("device", "host") if place in peak), None):
+            figures[MEMORY] = peak[place] / 1e9
     return Outcome(figures, deviation)
 
 

@@ -79,7 +79,7 @@ class StandIn:
             )
             (folder / "metrics.json").write_text(json.dumps(summary))
             record = {"samples": {"a": 1, "b": 3}, "seconds_per_sample": {"a": {"all": 2.0}, "b": {"all": 4.0}}}
-            (folder / "run.json").write_text(json.dumps(record | {"peak_memory_bytes": 2.5e9}))
+            (folder / "run.json").write_text(json.dumps(record | {"peak_memory_bytes": {"host": 9e9, "device": 2.5e9}}))
         return 0
 
     def named(self, name):

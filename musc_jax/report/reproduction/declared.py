@@ -252,6 +252,7 @@ def _table_8(clip_size: int) -> Table:
     notes = (
         "published: an RTX 3090, without reading files, 150 samples; here: this machine, reading included, compilation "
         "not, whole categories, and of g > 1 one seed",
+        "memory: the most so far of the accelerator, or of this process where the processor computes",
         *_size_note(clip_size),
     )
     heads = ("modality", "method", "g")
