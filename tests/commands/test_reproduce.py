@@ -274,12 +274,13 @@ def test_shared_tokens_give_what_a_run_of_its_own_gives(call, in_process, narrow
 @pytest.mark.full
 def test_all_of_it_on_tiny_trees(call, narrow, tmp_path):
     """Every table and figure, really run; again, it finds all of it."""
+    # A size that patches of 8 and of 14 pixels divide.
     write_trees(tmp_path / "data")
-    code, _, err = call("--table=all", *SMALL, "--seeds=0,1", data=())
+    code, _, err = call("--table=all", *SMALL, "--image_size=56", "--seeds=0,1", data=())
     assert code == 0, err
     reasons = {row["missing"] for name in TABLES for row in rows_of(next((tmp_path / "out").glob(f"*_{name}.csv")))}
     assert {reason for reason in reasons if "no source" not in reason} == {""}
     before = {p: p.read_bytes() for p in (tmp_path / "out").glob("*.csv") if "table_8" not in p.name}
-    code, _, err = call("--table=all", *SMALL, "--seeds=0,1", data=())
+    code, _, err = call("--table=all", *SMALL, "--image_size=56", "--seeds=0,1", data=())
     assert code == 0, err
     assert {p: p.read_bytes() for p in before} == before
