@@ -53,8 +53,19 @@ KEEP_FEATURES = flags.DEFINE_bool("keep_features", False, "Leave shared tokens i
 OUTPUT_DIR = flags.DEFINE_string("output_dir", "results/reproduce", "Where tables and the runs' results are written.")
 
 # Of launch.eval: where things are, and what makes a trial short. The second kind is no setting of the paper.
-_PLACES = ("weights_dir", "memory_gb", "precision", "dtype", "cache_dir", "skip_bad")
-_TRIAL = ("limit", "categories", "image_size", "blocks", "num_groups", "group_size", "seeds")
+_PLACES = ("weights_dir", "memory_gb", "cache_dir")
+_TRIAL = (
+    "limit",
+    "categories",
+    "image_size",
+    "blocks",
+    "num_groups",
+    "group_size",
+    "seeds",
+    "precision",
+    "dtype",
+    "skip_bad",
+)
 _OF_EVAL = part(options.flags, [*_PLACES, *_TRIAL])
 
 

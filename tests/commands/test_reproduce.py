@@ -13,7 +13,7 @@ from launch import distributed, reproduce, reproduce_runs
 from launch import eval as evaluation
 from launch import flags as options
 from launch.own_flags import parse
-from musc_jax.report.published_metrics import published_tables
+from musc_jax.report.published_metrics import published_categories, published_tables
 from musc_jax.report.reproduction import declared_tables
 
 TABLES = declared_tables()
@@ -74,9 +74,10 @@ class StandIn:
             folder = Path(given["output_dir"]) / given["dataset"]
             folder.mkdir(parents=True, exist_ok=True)
             mean = {"image_AUROC": 0.5, "image_F1Max": 0.25, "image_AP": None, "pixel_PRO": 0.9, "pixel_PRO_200": 0.125}
-            summary = (
-                {"mean": mean, "deviation": {"mean": {"image_AUROC": 0.01}}} if "subsets" in given else {"mean": mean}
-            )
+            there = dict.fromkeys(["bagel"] if "fewer" in self.fails else published_categories(given["dataset"]))
+            summary = {"categories": there, "mean": mean}
+            if "subsets" in given:
+                summary["deviation"] = {"mean": {"image_AUROC": 0.01}}
             (folder / "metrics.json").write_text(json.dumps(summary))
             record = {"samples": {"a": 1, "b": 3}, "seconds_per_sample": {"a": {"all": 2.0}, "b": {"all": 4.0}}}
             (folder / "run.json").write_text(json.dumps(record | {"peak_memory_bytes": {"host": 9e9, "device": 2.5e9}}))
@@ -203,6 +204,16 @@ def test_a_trial_is_called_one(call, stand_in, tmp_path):
     # Nothing is random in these runs, and eval refuses seeds then.
     assert not any(argument.startswith("--seeds") for arguments in stand_in.named("eval") for argument in arguments)
     assert "trial" not in (call("--table=2") and (tmp_path / "out" / "table_2.txt").read_text())
+
+
+def test_a_mean_over_some_categories_is_called_one(call, stand_in, tmp_path):
+    call("--table=3")
+    assert "categories" not in (tmp_path / "out" / "table_3.txt").read_text()
+    stand_in.fails["fewer"] = None
+    call("--table=3", "--precision=fast")
+    text = " ".join((tmp_path / "out" / "table_3.txt").read_text().split())
+    assert "mean over 1 categories, published over 10: mvtec3d w/o IPG, mvtec3d w IPG" in text
+    assert "not the paper's setting: --precision=fast" in text
 
 
 def test_a_dry_run_runs_nothing_and_says_what_it_would_take(call, stand_in, tmp_path):

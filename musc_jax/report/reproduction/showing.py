@@ -23,11 +23,13 @@ class Outcome(NamedTuple):
         figures: Percent by metric, the PRO of 200 thresholds as `pixel_PRO`; milliseconds and GB where it is timed.
         deviation: Standard deviations over seeds, percent.
         missing: Why there are no figures; empty where there are.
+        remark: What the figures are of, where that is not what was published.
     """
 
     figures: Mapping[str, float] = {}
     deviation: Mapping[str, float] = {}
     missing: str = ""
+    remark: str = ""
 
 
 class Shown(NamedTuple):
@@ -79,9 +81,10 @@ def _missing(shown: Shown) -> list[str]:
 
 def _remarks(shown: Shown) -> list[str]:
     guessed: dict[str, list[str]] = {}
-    for row in shown.table.rows:
-        if row.run is not None and row.remark:
-            guessed.setdefault(row.remark, []).append(" ".join(row.cells))
+    for row, outcome in zip(shown.table.rows, shown.outcomes):
+        for remark in (row.remark if row.run is not None else "", outcome.remark):
+            if remark:
+                guessed.setdefault(remark, []).append(" ".join(row.cells))
     return [f"{remark}: {', '.join(rows)}" for remark, rows in guessed.items()]
 
 
